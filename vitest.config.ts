@@ -1,0 +1,20 @@
+import { defineConfig } from 'vitest/config'
+
+// unit: no root, no network, under a minute. system: root, FUSE, EROFS, registries; scripts/test.sh runs both.
+export default defineConfig({
+  oxc: { target: 'es2022' },
+  test: {
+    testTimeout: 30_000,
+    projects: [
+      { extends: true, test: { name: 'unit', include: ['src/**/*.test.ts', 'test/unit/**/*.test.ts'], pool: 'forks' } },
+      {
+        extends: true,
+        test: {
+          name: 'system',
+          include: ['test/{conformance,interop,mount,property,image,package}/**/*.test.ts'],
+          pool: 'forks', testTimeout: 180_000, hookTimeout: 120_000, fileParallelism: false,
+        },
+      },
+    ],
+  },
+})
