@@ -1,0 +1,114 @@
+// What the C addon offers, as TypeScript sees it. native/*.c implements it, one capability a file; src/native/load.ts loads it.
+// Synchronous functions return a value >= 0, or a negative errno; bulk functions run on libuv's thread pool. Nothing here decides anything.
+
+/** Numbers of the on-disk compression enumeration (SPEC: spec-rafs.md "Global enumerations"). */
+export type CompressorNumber = 0 | 1 | 2 | 3
+/** 0 blake3, 1 sha256: the on-disk digest enumeration. */
+export type DigesterNumber = 0 | 1
+
+export interface NativeAddon {
+  // --- codecs.c: one call, one buffer -----------------------------------------------------------------------------------
+  /** LZ4 block. Bytes written, or 0 when the result does not fit `dst`. */
+  lz4Compress(src: Uint8Array, dst: Uint8Array): number
+  /** Bytes written, or -1 when `src` is corrupt or does not fit `dst`. */
+  lz4Decompress(src: Uint8Array, dst: Uint8Array): number
+  zstdCompress(src: Uint8Array, dst: Uint8Array, level: number): number
+  zstdDecompress(src: Uint8Array, dst: Uint8Array): number
+  /** CRC-32C (Castagnoli, reflected), unsigned. */
+  crc32c(bytes: Uint8Array): number
+  /** 32-byte digest of `bytes` into `out` at `outOffset`. */
+  blake3(bytes: Uint8Array, out: Uint8Array, outOffset: number): void
+  sha256(bytes: Uint8Array, out: Uint8Array, outOffset: number): void
+
+  // --- bulk.c: many files or chunks in one crossing, off the main thread --------------------------------------------------
+  /** slices: [offset, length] pairs into `buffer`. digests: 32 bytes a slice. crcs: one CRC-32C a slice. */
+  hashSlices(buffer: Uint8Array, slices: Uint32Array, digester: DigesterNumber, digests: Uint8Array, crcs: Uint32Array): Promise<void>
+  /**
+   * Compresses each slice and lays the results back to back in `out` (at least as long as all slices together).
+   * sizes[i] is the stored size; equal to the slice's length when compression did not make it strictly smaller and it is stored raw.
+   * Resolves to the bytes used in `out`.
+   */
+  compressSlices(buffer: Uint8Array, slices: Uint32Array, compressor: CompressorNumber, level: number, out: Uint8Array, sizes: Uint32Array): Promise<number>
+  /**
+   * Decodes slices[i] = [offset, length] of `buffer` into outSlices[i] = [offset, length] of `out`; compressors[i] says how (0 = copy).
+   * With `digests` (32 bytes a slice) each result is hashed and compared. results[i]: 0 fine, 1 does not decode to exactly that length, 2 digest differs.
+   * Resolves to the number of results that are not 0.
+   */
+  decodeSlices(buffer: Uint8Array, slices: Uint32Array, compressors: Uint8Array, out: Uint8Array, outSlices: Uint32Array,
+    digester: DigesterNumber, digests: Uint8Array | null, results: Uint8Array): Promise<number>
+  /**
+   * Reads parts of many files. paths: NUL-terminated absolute paths back to back. ranges: [file offset, length, offset in `buffer`] a path.
+   * results[i]: bytes read (short when the file is shorter), or a negative errno. Files are opened O_NOFOLLOW | O_NOATIME where allowed.
+   */
+  readFiles(paths: Uint8Array, ranges: Float64Array, buffer: Uint8Array, results: Int32Array): Promise<void>
+  /** One directory: for each entry lstat, link target and all xattrs, packed as src/native/scan-directory.ts decodes it. Rejects with {errno, path}. */
+  scanDirectory(path: Uint8Array): Promise<Uint8Array>
+
+  // --- stream.c: streaming decompression (gzip with concatenated members, zstd with concatenated frames) -----------------------
+  /** A decoder; `kind` 2 gzip, 3 zstd. Freed by streamClose or the garbage collector. */
+  streamOpen(kind: 2 | 3): object
+  /**
+   * One step on the thread pool. result: [consumed, produced, state]; state 0 wants more, 1 between members (a valid end), -1 corrupt.
+   * Trailing zero bytes after the last gzip member are consumed and ignored.
+   */
+  streamStep(decoder: object, input: Uint8Array, output: Uint8Array, result: Int32Array): Promise<void>
+  streamClose(decoder: object): void
+
+  // --- mmap.c ---------------------------------------------------------------------------------------------------------------
+  /** Maps `length` bytes of `fd` from `offset`, shared; writable or read-only. The mapping lives until the buffer is collected or unmapped. Throws an Error with `errno`. */
+  mmap(fd: number, offset: number, length: number, writable: boolean): ArrayBuffer
+  munmap(mapping: ArrayBuffer): void
+  /** 32-bit atomic operations on a mapping that other processes share. */
+  atomicOr(mapping: Uint32Array, index: number, bits: number): number
+  atomicCompareExchange(mapping: Uint32Array, index: number, expected: number, replacement: number): number
+
+  // --- file.c: what Node lacks. Paths are bytes without a NUL. -----------------------------------------------------------------
+  /** Attribute names as the kernel lists them (NUL-terminated, back to back), or a negative errno. Never follows a link. */
+  listXattr(path: Uint8Array): Uint8Array | number
+  getXattr(path: Uint8Array, name: Uint8Array): Uint8Array | number
+  setXattr(path: Uint8Array, name: Uint8Array, value: Uint8Array): number
+  mknod(path: Uint8Array, mode: number, rdev: number): number
+  /** mtime = atime, never follows a link. */
+  utimens(path: Uint8Array, seconds: number, nanoseconds: number): number
+  fdatasync(fd: number): number
+  /** fallocate(2): mode bits as the kernel's (1 keep size, 2 punch hole). */
+  fallocate(fd: number, mode: number, offset: number, length: number): number
+  /** SEEK_DATA/SEEK_HOLE: next data (whence 3) or hole (4) at or after `offset`, or a negative errno. */
+  lseek(fd: number, offset: number, whence: number): number
+  /** flock(2): 1 shared, 2 exclusive, 8 unlock; | 4 = do not wait. */
+  flock(fd: number, operation: number): number
+  /** pread(2) into `buffer` at `bufferOffset`. */
+  pread(fd: number, buffer: Uint8Array, bufferOffset: number, length: number, offset: number): number
+  umask(mask: number): number
+
+  // --- mount.c ---------------------------------------------------------------------------------------------------------------
+  mount(source: Uint8Array, target: Uint8Array, type: string, flags: number, data: Uint8Array): number
+  umount(target: Uint8Array, flags: number): number
+
+  // --- fuse.c: FUSE sessions. One call waits on a set of sessions, takes replies and delivers requests. -------------------------
+  /** Opens /dev/fuse (non-blocking, close-on-exec) and mounts it; `data` is the kernel's option text without `fd=`. A descriptor, or a negative errno. */
+  fuseMount(fsname: string, type: string, target: Uint8Array, flags: number, data: string): number
+  /** A wait set (an epoll descriptor) or a negative errno. */
+  waitSetCreate(): number
+  /** Adds a descriptor (FUSE session, wake-up eventfd); `cookie` (0..2^31) comes back with each of its requests; kind 0 session, 1 wake-up. */
+  waitSetAdd(set: number, fd: number, cookie: number, kind: number): number
+  waitSetRemove(set: number, fd: number): number
+  eventCreate(): number
+  eventSignal(fd: number): number
+  /**
+   * Writes `replyCount` replies, then waits until something is readable and delivers up to as many requests as fit.
+   * replies: [fd, offset in `out`, length, fd to splice file bytes from or -1, file offset low, file offset high, file length] a row; a row with a file appends those bytes
+   *          after the reply's header (whose length field already counts them) straight from the file, without crossing JavaScript.
+   * requests (filled): [cookie, fd, offset in `input`, length] a row. length 0 with a cookie = the wake-up was signalled; negative length = -errno of that session (-19: unmounted).
+   * Each request gets `slot` bytes of `input`. Returns the number of rows, or a negative errno. `timeoutMs` -1 waits for ever.
+   * A reply refused with ENOENT (the request was interrupted) is ignored, other errors count in `errors[0]`.
+   */
+  exchange(set: number, out: Uint8Array, replies: Int32Array, replyCount: number, input: Uint8Array, slot: number, requests: Int32Array, timeoutMs: number, errors: Int32Array): number
+  /** One reply from any thread (misses): writes bytes, or header plus file bytes as in `exchange`. 0 or a negative errno. */
+  fuseReply(fd: number, header: Uint8Array, fileFd: number, fileOffset: number, fileLength: number): number
+  /** Releases a wait on the mount's dead connection etc.: notifications use fuseReply with unique 0. */
+  closeFd(fd: number): number
+  /** SCM_RIGHTS over a connected Unix socket descriptor. */
+  sendFds(socket: number, bytes: Uint8Array, fds: Int32Array): number
+  receiveFds(socket: number, bytes: Uint8Array, fds: Int32Array): number
+}
