@@ -24,7 +24,7 @@ export const blobMetaHeader = struct('BlobMetaHeader', 4096, [
 /** V1: 16 bytes. A chunk is compressed exactly when its two sizes differ. */
 export const chunkInfoV1 = struct('ChunkInfoV1', 16, [
   [0, 'uncompressed', bits64([
-        [ 0,  8, '_low'],
+        [ 0,  8, 'lowBits'],
         [ 8,  4, 'sizeHigh'],
         [12, 32, 'offset', { unit: 4096 }],
         [44, 20, 'sizeLow'],
