@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// Builds everything that runs: the native addon (scripts/build-native.mjs) and dist/ from src/. Quick when nothing changed.
+// Builds everything that runs: the native addon (scripts/build-native.mjs), dist/ from src/, and dist/build-info.json. Quick when nothing changed.
 import { spawnSync } from 'node:child_process'
+import fs from 'node:fs'
 import path from 'node:path'
 
 const root = path.resolve(import.meta.dirname, '..')
@@ -11,3 +12,8 @@ for (const [name, args] of [['native addon', ['scripts/build-native.mjs']], ['Ty
     process.exit(1)
   }
 }
+
+const { version } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8'))
+const commit = spawnSync('git', ['rev-parse', 'HEAD'], { cwd: root, encoding: 'utf8' })
+const info = { version: `v${version}`, gitCommit: commit.status === 0 ? commit.stdout.trim() : 'unknown', buildTime: new Date().toISOString() }
+fs.writeFileSync(path.join(root, 'dist/build-info.json'), `${JSON.stringify(info)}\n`)
