@@ -79,6 +79,16 @@ export const u32: FieldType<number> = {
   write: (view, at, value) => view.setUint32(at, inRange(value, 0xffff_ffff), true),
 }
 
+/** Signed 32-bit value: negative errno. */
+export const i32: FieldType<number> = {
+  size: 4, label: 'le32 signed',
+  read: (view, at) => view.getInt32(at, true),
+  write(view, at, value) {
+    inRange(value + 0x8000_0000, 0xffff_ffff)
+    view.setInt32(at, value, true)
+  },
+}
+
 /** Opaque 64-bit value: inode numbers, flag words. */
 export const u64: FieldType<bigint> = {
   size: 8, label: 'le64',
