@@ -1,0 +1,22 @@
+// The addon's table of contents.
+#include "addon.h"
+
+static void release_thread(void *unused) {
+  (void)unused;
+  codecs_release_thread();
+  fuse_release_thread();
+}
+
+NAPI_MODULE_INIT() {
+  codecs_register(env, exports);
+  bulk_register(env, exports);
+  scan_register(env, exports);
+  stream_register(env, exports);
+  mmap_register(env, exports);
+  file_register(env, exports);
+  mount_register(env, exports);
+  fuse_register(env, exports);
+  socket_register(env, exports);
+  napi_add_env_cleanup_hook(env, release_thread, NULL);
+  return exports;
+}

@@ -1,0 +1,57 @@
+// Finds and loads the C addon, once, at its first use: importing this file never fails, so the package imports everywhere.
+
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import path from 'node:path'
+import { CodedError } from '../core/errors.ts'
+import type { NativeAddon } from './addon.ts'
+
+// src/native/ and dist/native/ are equally deep.
+const PACKAGE_ROOT = path.resolve(import.meta.dirname, '../..')
+
+/** Platforms that released packages carry a binary for. */
+const SUPPORTED_PLATFORMS = ['linux-x64-glibc']
+
+let loaded: NativeAddon | undefined
+
+/** The addon. @throws CodedError NATIVE_UNAVAILABLE, naming the platform, what was tried and the remedy. */
+export function native(): NativeAddon {
+  loaded ??= loadNative(PACKAGE_ROOT)
+  return loaded
+}
+
+/** Loads the addon below `root`: the prebuilt one of this platform if there is one, else the one a checkout built. `native` is what callers want. */
+export function loadNative(root: string): NativeAddon {
+  const platform = platformName()
+  const candidates = [path.join(root, 'prebuilt', platform, 'nydus.node'), path.join(root, 'build', 'nydus.node')]
+  const file = candidates.find((candidate) => existsSync(candidate))
+  const context = { platform, tried: candidates.join(', ') }
+  if (file === undefined) {
+    throw new CodedError('NATIVE_UNAVAILABLE', `no native addon for ${platform}: ${remedy(root)} (tried ${context.tried})`, context)
+  }
+  try {
+    // SAFETY: addon.ts describes what native/*.c exports; the package ships both together.
+    return createRequire(import.meta.url)(file) as NativeAddon
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw new CodedError('NATIVE_UNAVAILABLE', `native addon for ${platform} does not load: ${reason}; ${remedy(root)} (tried ${file})`, context, { cause })
+  }
+}
+
+/** `linux-x64-glibc`: operating system, processor and C library, as the folders in prebuilt/ are called. */
+export function platformName(): string {
+  return `${process.platform}-${process.arch}${process.platform === 'linux' ? `-${libcName()}` : ''}`
+}
+
+function libcName(): string {
+  const report: unknown = process.report.getReport()
+  // SAFETY: the report is an object with a `header` object; glibcVersionRuntime is only there on glibc.
+  const { header } = report as { header: { glibcVersionRuntime?: string } }
+  return header.glibcVersionRuntime === undefined ? 'musl' : 'glibc'
+}
+
+function remedy(root: string): string {
+  return existsSync(path.join(root, 'native'))
+    ? 'run `npm run build` in this checkout'
+    : `released packages support ${SUPPORTED_PLATFORMS.join(', ')}`
+}
