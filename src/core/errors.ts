@@ -38,6 +38,7 @@ export const ERROR_TABLE = {
   REGISTRY_UNREACHABLE:    { retry: true,  meaning: 'the registry did not answer, or answered with an error that may pass' },
   REGISTRY_PROTOCOL:       { retry: false, meaning: 'the registry answered something that the distribution specification does not allow' },
   REGISTRY_DIGEST_MISMATCH: { retry: true, meaning: 'content from the registry does not hash to its digest' },
+  REGISTRY_STORE:          { retry: false, meaning: 'an OCI layout, an image archive or a spool file cannot be read or written' },
   IMAGE_UNSUPPORTED:       { retry: false, meaning: 'the image is of a kind that cannot be converted (schema 1, Windows, artifact ...); the message names it' },
   IMAGE_INVALID:           { retry: false, meaning: 'manifest, config or layers of an image contradict each other' },
   IMAGE_DIFFERS:           { retry: false, meaning: 'check found differences between image and source' },
