@@ -1,0 +1,5 @@
+// Entry point of bin/nydus-image.
+
+import { nydusImage } from './nydus-image/program.ts'
+
+process.exitCode = await nydusImage(process.argv.slice(2))
