@@ -1,0 +1,64 @@
+// Random reads of one repository's blobs, for lazy pulling: `readRange` gives exactly the bytes asked for, or an error.
+// The storage layer's registry backend gets this passed in; retries beyond a request's own belong to it.
+
+import { CodedError } from '../../core/errors.ts'
+import { MiB } from '../../core/units.ts'
+import { isDigest, type Digest } from '../../format/oci/digest.ts'
+import { redactUrl } from '../http/redact.ts'
+import { existsAt, resumed } from './pull.ts'
+import { RegistryClient, type RegistryOptions, type RepositoryAddress } from './registry-client.ts'
+
+/** LIMIT: bytes thrown away when a server ignores Range; reading the head of a blob once is cheaper than failing, reading GiB for each chunk is not. */
+const MAX_SKIPPED = 16 * MiB
+
+export interface RangeFetcher extends AsyncDisposable {
+  /**
+   * Bytes offset … offset+length of a blob. REGISTRY_NOT_FOUND, REGISTRY_DENIED, REGISTRY_UNREACHABLE; REGISTRY_DIGEST_MISMATCH when the
+   * blob ends before; REGISTRY_PROTOCOL when the server answers another range, or ignores ranges far into a blob.
+   */
+  readRange(digest: Digest, offset: number, options: { readonly length: number; readonly signal: AbortSignal }): Promise<Uint8Array>
+  /** The blob's size in bytes, from a HEAD or the Content-Range of its first byte. */
+  blobSize(digest: Digest, options: { readonly signal: AbortSignal }): Promise<number>
+  exists(digest: Digest, options: { readonly signal: AbortSignal }): Promise<boolean>
+}
+
+/** A fetcher for the blobs of `address.repository`. Owns its connections: dispose it. */
+export function createRangeFetcher(address: RepositoryAddress, options: RegistryOptions = {}): RangeFetcher {
+  const client = new RegistryClient(address, { ...options, access: 'pull' })
+  return {
+    readRange: (digest, offset, range) => readRange(client, digest, offset, range),
+    blobSize: (digest, { signal }) => blobSize(client, digest, signal),
+    exists: (digest, { signal }) => existsAt(client, pathOf(digest), { signal }),
+    [Symbol.asyncDispose]: () => client[Symbol.asyncDispose](),
+  }
+}
+
+async function readRange(client: RegistryClient, digest: Digest, offset: number, { length, signal }: { length: number; signal: AbortSignal }): Promise<Uint8Array> {
+  pathOf(digest)
+  const bytes = new Uint8Array(length)
+  let filled = 0
+  // the size is not known here, and not needed: a range is never taken for the whole blob
+  for await (const chunk of resumed(client, { digest, size: Number.POSITIVE_INFINITY }, { offset, length, maxSkipped: MAX_SKIPPED, signal })) {
+    bytes.set(chunk, filled)
+    filled += chunk.length
+  }
+  return bytes
+}
+
+async function blobSize(client: RegistryClient, digest: Digest, signal: AbortSignal): Promise<number> {
+  const head = await client.call({ method: 'HEAD', target: pathOf(digest), accept: [200, 400, 405, 501], signal })
+  await head.discard()
+  const length = head.status === 200 ? Number(head.header('content-length') ?? Number.NaN) : Number.NaN
+  if (Number.isSafeInteger(length)) return length
+  const get = await client.getBlob(pathOf(digest), { headers: { range: 'bytes=0-0' }, signal })
+  await get.discard()
+  const total = Number(/\/(\d+)$/.exec(get.header('content-range') ?? '')?.[1] ?? (get.status === 200 ? get.header('content-length') : undefined) ?? Number.NaN)
+  if (!Number.isSafeInteger(total)) throw new CodedError('REGISTRY_PROTOCOL', `${redactUrl(get.url)} does not say how long the blob is`)
+  return total
+}
+
+/** Blob ids come from bootstraps that strangers made; they become part of a URL here. */
+function pathOf(digest: Digest): string {
+  if (!isDigest(digest)) throw new CodedError('REGISTRY_BAD_REFERENCE', 'a blob id that is no digest')
+  return `blobs/${digest}`
+}
