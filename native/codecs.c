@@ -81,6 +81,13 @@ static napi_value lz4_decompress_call(napi_env env, napi_callback_info info) {
   return number(env, lz4_decompress(source.data, source.length, target.data, target.length));
 }
 
+static napi_value gzip_decompress_call(napi_env env, napi_callback_info info) {
+  Call call = call_begin(env, info, "gzipDecompress");
+  Bytes source = call_bytes(&call, 0), target = call_bytes(&call, 1);
+  if (call.failed) return NULL;
+  return number(env, gzip_decompress(source.data, source.length, target.data, target.length));
+}
+
 static napi_value zstd_compress_call(napi_env env, napi_callback_info info) {
   Call call = call_begin(env, info, "zstdCompress");
   Bytes source = call_bytes(&call, 0), target = call_bytes(&call, 1);
@@ -127,6 +134,7 @@ static napi_value sha256_call(napi_env env, napi_callback_info info) {
 void codecs_register(napi_env env, napi_value exports) {
   export_function(env, exports, "lz4Compress", lz4_compress_call);
   export_function(env, exports, "lz4Decompress", lz4_decompress_call);
+  export_function(env, exports, "gzipDecompress", gzip_decompress_call);
   export_function(env, exports, "zstdCompress", zstd_compress_call);
   export_function(env, exports, "zstdDecompress", zstd_decompress_call);
   export_function(env, exports, "crc32c", crc32c_call);

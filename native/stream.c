@@ -15,7 +15,8 @@ typedef struct {
   z_stream gzip;
   ZSTD_DCtx *zstd;
   int state;
-  bool padding; // zero bytes after the last gzip member
+  bool padding; // gzip: zero bytes after the last member
+  bool pending; // gzip: the output was full, inflate may hold more
   bool busy, closing;
 } Decoder;
 
@@ -43,7 +44,7 @@ static void decoder_finalize(napi_env env, void *data, void *hint) {
 
 static void step_gzip(StepTask *step) {
   Decoder *decoder = step->decoder;
-  while (decoder->state >= 0 && step->consumed < step->input.length) {
+  while (decoder->state >= 0 && (step->consumed < step->input.length || decoder->pending)) {
     if (decoder->state == STATE_BETWEEN) {
       const uint8_t next = step->input.data[step->consumed];
       if (next == 0) {
@@ -67,8 +68,9 @@ static void step_gzip(StepTask *step) {
     const int result = inflate(&decoder->gzip, Z_NO_FLUSH);
     step->consumed = (size_t)(decoder->gzip.next_in - step->input.data);
     step->produced = (size_t)(decoder->gzip.next_out - step->output.data);
+    decoder->pending = result == Z_OK && decoder->gzip.avail_out == 0;
     if (result == Z_STREAM_END) decoder->state = STATE_BETWEEN;
-    else if (result != Z_OK) decoder->state = result == Z_MEM_ERROR ? STATE_TOO_LARGE : STATE_CORRUPT;
+    else if (result != Z_OK && result != Z_BUF_ERROR) decoder->state = result == Z_MEM_ERROR ? STATE_TOO_LARGE : STATE_CORRUPT;
   }
 }
 

@@ -22,7 +22,11 @@ const LIBRARIES = [
 ]
 const COMPILE = ['-std=gnu11', '-O2', '-g1', '-Wall', '-Wextra', '-Werror', '-fPIC', '-fvisibility=hidden', '-DNAPI_VERSION=8', '-isystem', headers]
 // -Bsymbolic and --exclude-libs: Node exports an `inflate` and more of its own, and ours must win here and stay unseen elsewhere.
-const LINK = ['-shared', '-Wl,-Bsymbolic', '-Wl,--exclude-libs,ALL', '-Wl,--gc-sections', '-Wl,--as-needed', '-Wl,-z,relro,-z,now', '-static-libgcc']
+// nodynamic-undefined-weak: libzstd calls tracing hooks if somebody defines them; nobody here does, and Node must not.
+const LINK = [
+  '-shared', '-static-libgcc', '-Wl,-Bsymbolic', '-Wl,--exclude-libs,ALL', '-Wl,-z,nodynamic-undefined-weak', '-Wl,--gc-sections', '-Wl,--as-needed',
+  '-Wl,-z,relro,-z,now',
+]
 
 try {
   await main()

@@ -1,5 +1,7 @@
 // What the C addon offers, as TypeScript sees it. native/*.c implements it, one capability a file; src/native/load.ts loads it.
 // Synchronous functions return a value >= 0, or a negative errno; bulk functions run on libuv's thread pool. Nothing here decides anything.
+// An argument of the wrong type, or a slice that leaves its buffer, throws a TypeError at once. The buffers of a bulk call are in use, and must
+// neither change nor be unmapped nor be transferred to another thread, until its promise has settled.
 
 /** Numbers of the on-disk compression enumeration (SPEC: spec-rafs.md "Global enumerations"). */
 export type CompressorNumber = 0 | 1 | 2 | 3
@@ -14,6 +16,8 @@ export interface NativeAddon {
   lz4Decompress(src: Uint8Array, dst: Uint8Array): number
   zstdCompress(src: Uint8Array, dst: Uint8Array, level: number): number
   zstdDecompress(src: Uint8Array, dst: Uint8Array): number
+  /** One gzip or zlib member that is exactly `src`. */
+  gzipDecompress(src: Uint8Array, dst: Uint8Array): number
   /** CRC-32C (Castagnoli, reflected), unsigned. */
   crc32c(bytes: Uint8Array): number
   /** 32-byte digest of `bytes` into `out` at `outOffset`. */
@@ -45,18 +49,27 @@ export interface NativeAddon {
   scanDirectory(path: Uint8Array): Promise<Uint8Array>
 
   // --- stream.c: streaming decompression (gzip with concatenated members, zstd with concatenated frames) -----------------------
-  /** A decoder; `kind` 2 gzip, 3 zstd. Freed by streamClose or the garbage collector. */
-  streamOpen(kind: 2 | 3): object
   /**
-   * One step on the thread pool. result: [consumed, produced, state]; state 0 wants more, 1 between members (a valid end), -1 corrupt.
+   * A decoder; `kind` 2 gzip, 3 zstd. Freed by streamClose or the garbage collector. `windowLogMax` (zstd, 10..31): frames with a larger
+   * window are refused, 27 (128 MiB, what every decoder must offer) unless asked.
+   */
+  streamOpen(kind: 2 | 3, windowLogMax?: number): object
+  /**
+   * One step on the thread pool. result: [consumed, produced, state]; state 0 wants more, 1 between members (a valid end), -1 corrupt,
+   * -2 the window is larger than allowed or memory is short. With `output` filled to the brim there may be more: step again before reading on.
    * Trailing zero bytes after the last gzip member are consumed and ignored.
    */
   streamStep(decoder: object, input: Uint8Array, output: Uint8Array, result: Int32Array): Promise<void>
   streamClose(decoder: object): void
 
   // --- mmap.c ---------------------------------------------------------------------------------------------------------------
-  /** Maps `length` bytes of `fd` from `offset`, shared; writable or read-only. The mapping lives until the buffer is collected or unmapped. Throws an Error with `errno`. */
+  /**
+   * Maps `length` bytes of `fd` from `offset` (a multiple of the page size), shared; writable or read-only. The mapping lives until the buffer is
+   * collected or unmapped. Throws an Error with a positive `errno`: 61 (ENODATA) when the file is shorter than that. Touching a page behind
+   * the end of a file that shrank later raises SIGBUS; writing to a read-only mapping SIGSEGV.
+   */
   mmap(fd: number, offset: number, length: number, writable: boolean): ArrayBuffer
+  /** Detaches the buffer (its length becomes 0) and unmaps. Twice does nothing. */
   munmap(mapping: ArrayBuffer): void
   /** 32-bit atomic operations on a mapping that other processes share. */
   atomicOr(mapping: Uint32Array, index: number, bits: number): number
@@ -108,7 +121,8 @@ export interface NativeAddon {
   fuseReply(fd: number, header: Uint8Array, fileFd: number, fileOffset: number, fileLength: number): number
   /** Releases a wait on the mount's dead connection etc.: notifications use fuseReply with unique 0. */
   closeFd(fd: number): number
-  /** SCM_RIGHTS over a connected Unix socket descriptor. */
+  /** SCM_RIGHTS over a connected Unix socket descriptor, with at least one byte. Bytes sent, or a negative errno. */
   sendFds(socket: number, bytes: Uint8Array, fds: Int32Array): number
+  /** Bytes received (0: the peer closed), or a negative errno. `fds` is filled from its start, the rest is -1; when more came than fit, all are closed and it is -90 (EMSGSIZE). */
   receiveFds(socket: number, bytes: Uint8Array, fds: Int32Array): number
 }
