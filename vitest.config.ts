@@ -15,6 +15,8 @@ export default defineConfig({
           pool: 'forks', testTimeout: 180_000, hookTimeout: 120_000, fileParallelism: false,
         },
       },
+      // What needs upstream's own programs: scripts/interop.sh gives their paths.
+      ...(process.env['NYDUS_PEER_IMAGE'] ? [{ extends: true as const, test: { name: 'peer', include: ['test/interop/*.peer.ts'], pool: 'forks' as const, testTimeout: 300_000, hookTimeout: 120_000, fileParallelism: false } }] : []),
     ],
   },
 })

@@ -1,0 +1,107 @@
+// Both ways between our programs and upstream's own. Run by scripts/interop.sh.
+
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+
+const ROOT = path.resolve(import.meta.dirname, '../..')
+const ours = { image: path.join(ROOT, 'bin/nydus-image'), nydusd: path.join(ROOT, 'bin/nydusd'), nydusify: path.join(ROOT, 'bin/nydusify') }
+const peer = { image: process.env['NYDUS_PEER_IMAGE']!, nydusd: process.env['NYDUS_PEER_NYDUSD']!, nydusify: process.env['NYDUS_PEER_NYDUSIFY'] }
+
+let work: string
+let source: string
+const children: ChildProcess[] = []
+
+beforeAll(() => {
+  work = fs.mkdtempSync(path.join(os.tmpdir(), 'nydus-peer-'))
+  source = path.join(work, 'source')
+  execFileSync('python3', [path.join(ROOT, 'fixtures/vectors/make_source.py'), source], { stdio: 'ignore' })
+  source = path.join(source, 'rich')
+})
+
+afterAll(async () => {
+  for (const child of children) if (child.exitCode === null) child.kill('SIGTERM')
+  await sleep(300)
+  for (const mount of fs.readFileSync('/proc/self/mounts', 'utf8').split('\n').map((line) => line.split(' ')[1] ?? '').filter((one) => one.startsWith(work))) spawnSync('umount', ['-l', mount])
+  fs.rmSync(work, { recursive: true, force: true })
+})
+
+/** What a person compares: type, mode, owner, size of files, link target, content. */
+function listing(dir: string): string {
+  return execFileSync('bash', ['-c', `cd "$1" && { find . -mindepth 1 -printf '%P %y %m %U %G %l\\n'; find . -type f -printf '%s %P\\n'; find . -type f -print0 | sort -z | xargs -0 sha256sum; } | LC_ALL=C sort`, '-', dir],
+    { encoding: 'latin1', maxBuffer: 64 * 2 ** 20 })
+}
+
+async function mounted(nydusd: string, boot: string, blobs: string): Promise<{ mountpoint: string; stop: () => Promise<void> }> {
+  const folder = fs.mkdtempSync(path.join(work, 'run-'))
+  const [mountpoint, cache, config, sock] = ['mnt', 'cache', 'config.json', 'api.sock'].map((name) => path.join(folder, name)) as [string, string, string, string]
+  fs.mkdirSync(mountpoint)
+  fs.mkdirSync(cache)
+  fs.writeFileSync(config, JSON.stringify({ device: { backend: { type: 'localfs', config: { dir: blobs } }, cache: { type: 'blobcache', config: { work_dir: cache } } },
+    mode: 'direct', enable_xattr: true, fs_prefetch: { enable: false } }))
+  const child = spawn(nydusd, ['--config', config, '--bootstrap', boot, '--mountpoint', mountpoint, '--apisock', sock, '--log-level', 'warn', '--rlimit-nofile', '0'], { stdio: 'ignore' })
+  children.push(child)
+  const end = Date.now() + 15_000
+  while (!(fs.existsSync(sock) && fs.statSync(mountpoint).dev !== fs.statSync(folder).dev)) {
+    if (child.exitCode !== null || Date.now() > end) throw new Error(`${nydusd} does not mount ${boot}`)
+    await sleep(20)
+  }
+  return { mountpoint, stop: async () => { child.kill('SIGTERM'); await new Promise((resolve) => child.once('close', resolve)) } }
+}
+
+const OPTIONS: readonly (readonly string[])[] = [[], ['--compressor', 'none'], ['--compressor', 'lz4_block', '--digester', 'sha256'], ['--chunk-size', '0x1000'], ['--batch-size', '0x100000']]
+
+describe('images between our programs and upstream\'s', () => {
+  for (const options of OPTIONS) {
+    for (const [builder, reader] of [['ours', 'peer'], ['peer', 'ours']] as const) {
+      it(`create ${options.join(' ')} by ${builder} is read by ${reader}`, async () => {
+        const folder = fs.mkdtempSync(path.join(work, 'image-'))
+        const boot = path.join(folder, 'boot')
+        const programs = { ours, peer }
+        execFileSync(programs[builder].image, ['create', '--log-level', 'warn', '--bootstrap', boot, '--blob-dir', folder, ...options, source])
+        execFileSync(programs[reader].image, ['check', '--log-level', 'warn', '--bootstrap', boot])
+        const { mountpoint, stop } = await mounted(programs[reader].nydusd, boot, folder)
+        expect(listing(mountpoint)).toBe(listing(source))
+        await stop()
+      })
+    }
+  }
+})
+
+describe.skipIf(!peer.nydusify)('nydusify of both sides', () => {
+  let host: string
+
+  beforeAll(async () => {
+    const layout = path.join(work, 'layout')
+    const tree = path.join(work, 'tree')
+    execFileSync('cp', ['-a', source, tree])
+    execFileSync('bash', ['-c', `umoci init --layout "$1" && umoci new --image "$1:src" && mkdir "$2.b" && umoci unpack --image "$1:src" "$2.b" && cp -a "$2/." "$2.b/rootfs/" && umoci repack --image "$1:src" "$2.b"`, '-', layout, tree], { stdio: 'ignore' })
+    const child = spawn(ours.nydusify, ['serve', `oci:${path.join(work, 'registry')}`, '--listen', '127.0.0.1:0'], { stdio: ['ignore', 'pipe', 'ignore'] })
+    children.push(child)
+    host = await new Promise((resolve) => child.stdout!.on('data', (data) => { const found = /127\.0\.0\.1:\d+/.exec(String(data)); if (found) resolve(found[0]) }))
+    execFileSync('skopeo', ['copy', '--dest-tls-verify=false', `oci:${layout}:src`, `docker://${host}/peer/image:src`], { stdio: 'ignore' })
+  })
+
+  it('the Go nydusify converts and checks with our nydus-image and nydusd', () => {
+    const target = `${host}/peer/image:go`
+    for (const argv of [
+      ['convert', '--source', `${host}/peer/image:src`, '--target', target, '--plain-http', '--nydus-image', ours.image, '--work-dir', path.join(work, 'go-convert')],
+      ['check', '--source', `${host}/peer/image:src`, '--target', target, '--source-insecure', '--target-insecure', '--nydus-image', ours.image, '--nydusd', ours.nydusd, '--work-dir', path.join(work, 'go-check')],
+    ]) {
+      const { status, stdout, stderr } = spawnSync(peer.nydusify!, argv, { encoding: 'utf8' })
+      expect(status, stdout + stderr).toBe(0)
+    }
+  })
+
+  it('what our nydusify converts passes the Go nydusify\'s check with upstream\'s programs', () => {
+    const target = `${host}/peer/image:ours`
+    const converted = spawnSync(ours.nydusify, ['convert', '--source', `${host}/peer/image:src`, '--target', target, '--plain-http', '--work-dir', path.join(work, 'our-convert')], { encoding: 'utf8' })
+    expect(converted.status, converted.stdout + converted.stderr).toBe(0)
+    const checked = spawnSync(peer.nydusify!, ['check', '--source', `${host}/peer/image:src`, '--target', target, '--source-insecure', '--target-insecure',
+      '--nydus-image', peer.image, '--nydusd', peer.nydusd, '--work-dir', path.join(work, 'peer-check')], { encoding: 'utf8' })
+    expect(checked.status, checked.stdout + checked.stderr).toBe(0)
+  })
+})
