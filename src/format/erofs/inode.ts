@@ -39,7 +39,8 @@ export const extendedInode = struct('ExtendedInode', 64, [
   [ 32, 'mtime',      seconds64, 'i_mtime: seconds'],
   [ 40, 'mtimeNsec',  u32, 'i_mtime_nsec'],
   [ 44, 'nlink',      u32, 'i_nlink'],
-  [ 48, '_reserved2', reserved(16), 'i_reserved2'],
+  [ 48, 'layerMark',  u8,  'i_reserved2[0]: 0; in a layer that is yet to be merged see LAYER_MARK. Every reader ignores it'],
+  [ 49, '_reserved2', reserved(15), 'i_reserved2'],
 ])
 
 export type Dirent = Decoded<typeof dirent>
