@@ -21,32 +21,41 @@ export const blobMetaHeader = struct('BlobMetaHeader', 4096, [
   [4092, 'magic2',             magic(BLOB_META_MAGIC), 's_magic2'],
 ])
 
+/** The words of chunk information, apart from their structures: `reader` reads one field of a word. */
+export const uncompressedWordV1 = bits64([
+  [ 0,  8, 'lowBits'],
+  [ 8,  4, 'sizeHigh'],
+  [12, 32, 'offset', { unit: 4096 }],
+  [44, 20, 'sizeLow'],
+])
+export const compressedWordV1 = bits64([
+  [ 0, 40, 'offset'],
+  [40,  4, 'sizeHigh'],
+  [44, 20, 'sizeLow'],
+])
+export const uncompressedWordV2 = bits64([
+  [ 0, 32, 'offset', { unit: 4096 }],
+  [32, 24, 'size', { bias: 1 }],
+  [56,  8, 'flags'],
+])
+export const compressedWordV2 = bits64([
+  [ 0, 40, 'offset'],
+  [40, 24, 'size'], // COMPAT: not biased, unlike the uncompressed size
+])
+
+/** In V1 words, size - 1 = sizeHigh * this + sizeLow. */
+export const CHUNK_INFO_V1_SIZE_LOW = 1 << 20
+
 /** V1: 16 bytes. A chunk is compressed exactly when its two sizes differ. */
 export const chunkInfoV1 = struct('ChunkInfoV1', 16, [
-  [0, 'uncompressed', bits64([
-        [ 0,  8, 'lowBits'],
-        [ 8,  4, 'sizeHigh'],
-        [12, 32, 'offset', { unit: 4096 }],
-        [44, 20, 'sizeLow'],
-      ]), 'uncomp_info: size - 1 = sizeHigh << 20 | sizeLow'],
-  [8, 'compressed', bits64([
-        [ 0, 40, 'offset'],
-        [40,  4, 'sizeHigh'],
-        [44, 20, 'sizeLow'],
-      ]), 'comp_info: size - 1 = sizeHigh << 20 | sizeLow'],
+  [0, 'uncompressed', uncompressedWordV1, 'uncomp_info: size - 1 = sizeHigh << 20 | sizeLow'],
+  [8, 'compressed',   compressedWordV1, 'comp_info: size - 1 = sizeHigh << 20 | sizeLow'],
 ])
 
 /** V2: 24 bytes. */
 export const chunkInfoV2 = struct('ChunkInfoV2', 24, [
-  [ 0, 'uncompressed', bits64([
-         [ 0, 32, 'offset', { unit: 4096 }],
-         [32, 24, 'size', { bias: 1 }],
-         [56,  8, 'flags'],
-       ]), 'uncomp_info'],
-  [ 8, 'compressed', bits64([
-         [ 0, 40, 'offset'],
-         [40, 24, 'size'], // COMPAT: not biased, unlike the uncompressed size
-       ]), 'comp_info'],
+  [ 0, 'uncompressed', uncompressedWordV2, 'uncomp_info'],
+  [ 8, 'compressed',   compressedWordV2, 'comp_info'],
   [16, 'dataLow',  u32, 'data: crc32c, or offset in the batch or zran context'],
   [20, 'dataHigh', u32, 'data: index of the batch or zran context'],
 ])

@@ -39,3 +39,10 @@ export const gnuTarHeader = struct('GnuTarHeader', 512, [
   [257, 'magic',     asciiz(8), 'magic and version: "ustar  " and NUL'],
   [265, '_rest',     reserved(247), 'uname and the rest: NUL'],
 ])
+
+/** The entries as they stand in a blob; their tar header (`tarHeader(TOC_NAME.toc, size)`) follows them. FORMAT_OUT_OF_RANGE. */
+export function encodeToc(entries: readonly TocEntry[]): Uint8Array {
+  const bytes = new Uint8Array(entries.length * tocEntry.size)
+  entries.forEach((entry, i) => { tocEntry.encode(entry, bytes, i * tocEntry.size) })
+  return bytes
+}
