@@ -8,3 +8,4 @@ export type { RegistryOptions, RepositoryAddress } from './client/registry-clien
 export { createRangeFetcher, type RangeFetcher } from './client/range-fetcher.ts'
 export { decodeBasic, type Credentials } from './auth/credentials.ts'
 export { manifestTypeOf } from './manifest-type.ts'
+export { serveLayout, type AccessEntry, type LayoutServer, type ServeOptions } from './server/serve-layout.ts'

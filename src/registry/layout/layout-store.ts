@@ -119,7 +119,7 @@ export class LayoutStore implements ReadableLayout {
   async put(bytes: Uint8Array): Promise<Pushed> {
     await using writer = await this.receive()
     await writer.write(bytes)
-    return writer.commit(undefined)
+    return await writer.commit(undefined)
   }
 
   /** False when it was not there. */

@@ -55,7 +55,7 @@ export class LayoutTarget implements ImageTarget {
       await writer.write(chunk)
       onProgress?.(writer.size)
     }
-    return writer.commit(undefined)
+    return await writer.commit(undefined)
   }
 
   async pushManifest(bytes: Uint8Array, { mediaType, final, signal }: Signal & { mediaType: string; final: boolean }): Promise<Descriptor> {
