@@ -3,12 +3,9 @@
 
 import { Command, CommanderError, Option } from 'commander'
 import { CodedError } from '../core/errors.ts'
+import { EXIT, explain, LOG_LEVELS } from './conventions.ts'
 
-export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error'] as const
-export type LogLevel = (typeof LOG_LEVELS)[number]
-
-/** Exit codes. SPEC: spec-surface.md A.0. */
-export const EXIT = { ok: 0, failed: 1, usage: 2 } as const
+export { EXIT, explain, LOG_LEVELS, type LogLevel } from './conventions.ts'
 
 /** A command that throws CommanderError instead of ending the process; `runProgram` turns that into an exit code. */
 export function usageCommand(name: string): Command {
@@ -64,16 +61,4 @@ export async function runProgram(program: Command, argv: readonly string[], exit
     process.stderr.write(`${explain(error)}\n`)
     return exitCodeOf(error)
   }
-}
-
-/** `Error: message`, then the chain of causes as upstream prints it. Stacks only for bugs (errors without a code). */
-export function explain(error: unknown): string {
-  if (!(error instanceof Error)) return `Error: ${String(error)}`
-  const coded = 'code' in error && typeof error.code === 'string'
-  const lines = [`Error: ${error.message}${coded ? ` [${String(error.code)}]` : ''}`]
-  const causes: string[] = []
-  for (let cause = error.cause; cause instanceof Error && causes.length < 8; cause = cause.cause) causes.push(cause.message)
-  if (causes.length) lines.push('', 'Caused by:', ...causes.map((text, i) => `    ${i}: ${text}`))
-  if (!coded && error.stack) lines.push('', error.stack)
-  return lines.join('\n')
 }

@@ -1,0 +1,172 @@
+// The command line of nydusd. Parsed by hand from one table: commander costs 20 ms of a start that is measured in milliseconds
+// (alternating runs, `node -e 0` against `import('commander')`), and a daemon is started once for each container.
+// SPEC: spec-surface.md B.1. COMPAT: words and exit codes of usage errors are clap's.
+
+/** `value`: placeholder of an option that takes one. */
+export interface OptionRow {
+  readonly name: string
+  readonly short?: string
+  readonly value?: string
+  readonly alias?: string
+  readonly help: string
+  readonly group: 'Daemon' | 'File system' | 'Logging'
+  readonly fallback?: string
+}
+
+export const OPTIONS = [
+  { name: 'mountpoint', short: 'M', value: 'mountpoint', group: 'File system', help: 'Existing directory to mount on' },
+  { name: 'bootstrap', short: 'B', value: 'bootstrap', group: 'File system', help: 'Bootstrap of the image; without it an empty directory is mounted' },
+  { name: 'config', short: 'C', value: 'config', group: 'File system', help: 'Configuration file (JSON): where the blobs are and where to cache them' },
+  { name: 'localfs-dir', short: 'D', value: 'localfs-dir', group: 'File system', help: 'Directory with the blobs, also used as cache; instead of --config' },
+  { name: 'prefetch-files', value: 'file', group: 'File system', help: 'List of paths to fetch ahead, one a line' },
+  { name: 'virtual-mountpoint', short: 'm', value: 'path', group: 'File system', fallback: '/', help: 'Path of the image inside the file system' },
+  { name: 'shared-dir', short: 's', value: 'dir', group: 'File system', help: 'Pass a local directory through (a later version)' },
+  { name: 'fuse-threads', alias: 'thread-num', value: 'count', group: 'File system', fallback: '4', help: 'Upper bound of the threads that serve requests; never more than processors' },
+  { name: 'writable', group: 'File system', help: 'Mount read-write: writes are still refused, but by the file system' },
+  { name: 'failover-policy', value: 'policy', group: 'File system', fallback: 'resend', help: 'none, resend or flush: what becomes of requests under way after a takeover' },
+  { name: 'apisock', short: 'A', value: 'path', group: 'Daemon', help: 'Unix socket of the HTTP API' },
+  { name: 'id', value: 'id', group: 'Daemon', help: 'Name of the daemon, with --supervisor' },
+  { name: 'supervisor', value: 'path', group: 'Daemon', help: 'Unix socket of the process that keeps the daemon\'s state' },
+  { name: 'upgrade', group: 'Daemon', help: 'Start in INIT and mount nothing' },
+  { name: 'rlimit-nofile', value: 'count', group: 'Daemon', fallback: '1000000', help: 'Limit of open files, 0 to leave it; as far as allowed' },
+  { name: 'backend-source', value: 'url', group: 'Daemon', help: 'Accepted and ignored' },
+  { name: 'log-level', short: 'l', value: 'level', group: 'Logging', fallback: 'info', help: 'trace, debug, info, warn or error' },
+  { name: 'log-file', short: 'L', value: 'path', group: 'Logging', help: 'Log file (its directory is made); text on a terminal, JSON lines elsewhere' },
+  { name: 'log-rotation-size', value: 'MiB', group: 'Logging', fallback: '0', help: 'Rotate the log file at this size, 0 for never' },
+] as const satisfies readonly OptionRow[]
+
+export type OptionName = (typeof OPTIONS)[number]['name']
+
+/** What the command line asked for. */
+export type Command =
+  | { readonly kind: 'help' | 'version' }
+  | { readonly kind: 'fuse'; readonly values: ReadonlyMap<OptionName, string> }
+  /** A subcommand of upstream's that this version does not have. */
+  | { readonly kind: 'later'; readonly name: string }
+  | { readonly kind: 'usage'; readonly message: string }
+
+/** Upstream's other services, and what each will be. */
+const LATER: ReadonlyMap<string, string> = new Map([
+  ['virtiofs', 'vhost-user-fs for virtual machines'], ['uffd', 'page faults of a virtual machine'],
+  ['singleton', 'kernel EROFS over fscache'], ['nbd', 'network block device'],
+])
+const CHOICES: ReadonlyMap<string, readonly string[]> = new Map([
+  ['log-level', ['trace', 'debug', 'info', 'warn', 'error']],
+  ['failover-policy', ['none', 'resend', 'flush']],
+])
+/** [option, smallest, largest] */
+const NUMBERS: readonly (readonly [OptionName, number, number])[] = [
+  ['fuse-threads', 1, 1024], ['rlimit-nofile', 0, Number.MAX_SAFE_INTEGER], ['log-rotation-size', 0, 2 ** 20],
+]
+const CONFLICTS: readonly (readonly [OptionName, OptionName])[] = [['localfs-dir', 'config'], ['bootstrap', 'shared-dir']]
+const REQUIRES: readonly (readonly [OptionName, OptionName])[] = [['id', 'supervisor'], ['supervisor', 'id'], ['prefetch-files', 'bootstrap']]
+
+/** Never throws: what is wrong comes back as `usage`. */
+export function parseArguments(argv: readonly string[]): Command {
+  const values = new Map<OptionName, string>()
+  let subcommand: string | undefined
+  for (let i = 0; i < argv.length; i++) {
+    const word = argv[i]!
+    if (word === '-h' || word === '--help' || (word === 'help' && subcommand === undefined)) return { kind: 'help' }
+    if (word === '-V' || word === '--version') return { kind: 'version' }
+    if (!word.startsWith('-')) {
+      if (subcommand !== undefined || (word !== 'fuse' && !LATER.has(word))) return { kind: 'usage', message: `unexpected argument '${word}' found` }
+      if (word !== 'fuse') return { kind: 'later', name: word }
+      subcommand = word
+      continue
+    }
+    const split = splitWord(word)
+    const row = split && rowOf(split.key)
+    if (!row) return { kind: 'usage', message: `unexpected argument '${word.split('=')[0]}' found` }
+    if (values.has(row.name)) return { kind: 'usage', message: `the argument '${shown(row)}' cannot be used multiple times` }
+    const takesValue = 'value' in row
+    const value = takesValue ? split.value ?? argv[++i] : ''
+    if (value === undefined) return { kind: 'usage', message: `a value is required for '${shown(row)}' but none was supplied` }
+    if (!takesValue && split.value !== undefined) return { kind: 'usage', message: `unexpected value '${split.value}' for '${shown(row)}' found; no more were expected` }
+    values.set(row.name, value)
+  }
+  const wrong = complaint(values)
+  if (wrong !== undefined) return { kind: 'usage', message: wrong }
+  for (const row of OPTIONS) if ('fallback' in row && !values.has(row.name)) values.set(row.name, row.fallback)
+  return { kind: 'fuse', values }
+}
+
+function splitWord(word: string): { key: string; value?: string } | undefined {
+  if (word.startsWith('--')) {
+    const at = word.indexOf('=')
+    return at < 0 ? { key: word } : { key: word.slice(0, at), value: word.slice(at + 1) }
+  }
+  if (word.length < 2) return undefined
+  return word.length === 2 ? { key: word } : { key: word.slice(0, 2), value: word.slice(word[2] === '=' ? 3 : 2) }
+}
+
+function rowOf(key: string): (typeof OPTIONS)[number] | undefined {
+  return OPTIONS.find((row) => key === `--${row.name}` || ('short' in row && key === `-${row.short}`) || ('alias' in row && key === `--${row.alias}`))
+}
+
+function shown(row: OptionRow): string {
+  return row.value === undefined ? `--${row.name}` : `--${row.name} <${row.value}>`
+}
+
+function shownName(name: OptionName): string {
+  return shown(OPTIONS.find((row) => row.name === name)!)
+}
+
+function complaint(values: ReadonlyMap<OptionName, string>): string | undefined {
+  for (const [a, b] of CONFLICTS) if (values.has(a) && values.has(b)) return `the argument '${shownName(a)}' cannot be used with '${shownName(b)}'`
+  const missing = REQUIRES.filter(([a, b]) => values.has(a) && !values.has(b)).map(([, b]) => b)
+  if (!values.has('mountpoint')) missing.unshift('mountpoint')
+  if (missing.length > 0) return `the following required arguments were not provided:\n${missing.map((name) => `  ${shownName(name)}`).join('\n')}`
+  for (const [name, allowed] of CHOICES) {
+    const value = [...values].find(([key]) => key === name)?.[1]
+    if (value !== undefined && !allowed.includes(value)) return `invalid value '${value}' for '--${name}'\n  [possible values: ${allowed.join(', ')}]`
+  }
+  for (const [name, least, most] of NUMBERS) {
+    const value = values.get(name)
+    if (value !== undefined && !(/^\d+$/.test(value) && Number(value) >= least && Number(value) <= most)) {
+      return `invalid value '${value}' for '${shownName(name)}': ${value} is not in ${least}..=${most}`
+    }
+  }
+  return undefined
+}
+
+/** After a usage error, as clap prints it. */
+export const USAGE = 'Usage: nydusd [fuse] [OPTIONS] --mountpoint <mountpoint>'
+
+/** `nydusd --help`. */
+export function helpText(): string {
+  const rows = OPTIONS.map((row: OptionRow) => ({ group: row.group, left: `  ${row.short ? `-${row.short}, ` : '    '}${shown(row)}`, help: row.help + (row.fallback ? ` [default: ${row.fallback}]` : '') }))
+  const width = Math.max(...rows.map(({ left }) => left.length)) + 2
+  const section = (group: string): string => [`${group}:`, ...rows.filter((row) => row.group === group).map(({ left, help }) => left.padEnd(width) + help)].join('\n')
+  return `Serve a Nydus image: files appear at once, their data is fetched when it is read, verified and cached.
+
+${USAGE}
+
+Subcommands:
+  fuse       Serve through FUSE (this is what happens without a subcommand)
+${[...LATER].map(([name, what]) => `  ${name.padEnd(11)}${what} (not in this version)`).join('\n')}
+
+${section('File system')}
+
+${section('Daemon')}
+
+${section('Logging')}
+  -h, --help     Print help
+  -V, --version  Print version
+
+The API socket appears when the image is mounted and served. SIGTERM and SIGINT unmount and end the daemon; so does an umount from outside.
+IMAGE_PULL_AUTH (base64 of user:password) replaces the credentials in the configuration.
+
+Examples:
+  An image whose blobs are files:
+    nydusd --bootstrap image.boot --localfs-dir ./blobs --mountpoint /mnt
+  Lazily from a registry, cached in /var/cache/nydus:
+    cat > config.json <<'END'
+    {"version": 2,
+     "backend": {"type": "registry", "registry": {"host": "registry.example.com", "repo": "library/app"}},
+     "cache": {"type": "blobcache", "filecache": {"work_dir": "/var/cache/nydus"}}}
+    END
+    nydusd --bootstrap image.boot --config config.json --mountpoint /mnt --apisock /run/nydusd.sock
+    curl --unix-socket /run/nydusd.sock http://localhost/api/v1/daemon
+`
+}
