@@ -1,0 +1,90 @@
+// Counters of file system operations. Each thread writes its own block of shared memory, the API adds them up: no lock, no message.
+// SPEC: spec-surface.md F.1 FsIoStats; nydus utils/src/metrics.rs.
+
+import { KiB, MiB } from '../core/units.ts'
+import { FUSE_OP, FUSE_OP_LIMIT } from '../wire/fuse/opcode.ts'
+
+/** Operations in the order of `fop_hits` and its siblings. */
+const FOPS = [FUSE_OP.GETATTR, FUSE_OP.READLINK, FUSE_OP.OPEN, FUSE_OP.RELEASE, FUSE_OP.READ, FUSE_OP.STATFS, FUSE_OP.GETXATTR, FUSE_OP.LISTXATTR,
+  FUSE_OP.OPENDIR, FUSE_OP.LOOKUP, FUSE_OP.READDIR, FUSE_OP.READDIRPLUS, FUSE_OP.ACCESS, FUSE_OP.FORGET, FUSE_OP.BATCH_FORGET]
+/** Upper bounds (exclusive) of the read size buckets, bytes; the last is open. */
+const SIZE_BOUNDS = [KiB, 4 * KiB, 16 * KiB, 64 * KiB, 128 * KiB, 512 * KiB, MiB]
+/** Upper bounds (exclusive) of the read latency buckets, microseconds; the last is open. */
+const LATENCY_BOUNDS = [200, 1000, 20_000, 50_000, 500_000, 1_000_000, 2_000_000]
+const BUCKETS = 8
+
+const FOP_OF = new Int8Array(FUSE_OP_LIMIT).fill(-1)
+FOPS.forEach((op, i) => { FOP_OF[op] = i })
+
+// Layout of one thread's block, in numbers.
+const HITS = 0
+const ERRORS = HITS + FOPS.length
+const LATENCY = ERRORS + FOPS.length
+const READ_SIZES = LATENCY + FOPS.length
+const READ_LATENCIES = READ_SIZES + BUCKETS
+const DATA_READ = READ_LATENCIES + BUCKETS
+const OPENS = DATA_READ + 1
+const RELEASES = OPENS + 1
+const BLOCK = RELEASES + 1
+
+/** Shared memory for the counters of `threads` threads. */
+export function createCounterMemory(threads: number): SharedArrayBuffer {
+  return new SharedArrayBuffer(threads * BLOCK * Float64Array.BYTES_PER_ELEMENT)
+}
+
+/** The counters that one thread writes. */
+export class OperationCounters {
+  readonly #numbers: Float64Array
+
+  constructor(memory: SharedArrayBuffer, thread: number) {
+    this.#numbers = new Float64Array(memory, thread * BLOCK * Float64Array.BYTES_PER_ELEMENT, BLOCK)
+  }
+
+  /** One finished operation. `bytes` counts for successful reads. */
+  record(opcode: number, errno: number, durationMs: number, bytes: number): void {
+    const fop = opcode < FUSE_OP_LIMIT ? FOP_OF[opcode]! : -1
+    if (fop < 0) return
+    const n = this.#numbers
+    const micros = durationMs * 1000
+    n[HITS + fop]!++
+    n[LATENCY + fop]! += micros
+    if (errno !== 0) n[ERRORS + fop]!++
+    else if (opcode === FUSE_OP.READ) {
+      n[DATA_READ]! += bytes
+      n[READ_SIZES + bucket(SIZE_BOUNDS, bytes)]!++
+      n[READ_LATENCIES + bucket(LATENCY_BOUNDS, micros)]!++
+    } else if (opcode === FUSE_OP.OPEN) n[OPENS]!++
+    else if (opcode === FUSE_OP.RELEASE) n[RELEASES]!++
+  }
+}
+
+/** Sum over all threads as `GET /api/v1/metrics` prints it. `nr_opens` stays 0 where the kernel opens without asking (connection.ts). */
+export function fsIoStats(memory: SharedArrayBuffer, id: string): object {
+  const all = new Float64Array(memory)
+  const sum = (index: number): number => {
+    let total = 0
+    for (let at = index; at < all.length; at += BLOCK) total += all[at]!
+    return Math.floor(total) // Go decodes these as unsigned integers
+  }
+  const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, i) => sum(from + i))
+  return {
+    files_account_enabled: false,
+    access_pattern_enabled: false,
+    record_latest_read_files_enabled: false,
+    measure_latency: true,
+    id,
+    nr_opens: Math.max(0, sum(OPENS) - sum(RELEASES)),
+    data_read: sum(DATA_READ),
+    block_count_read: range(READ_SIZES, BUCKETS),
+    fop_hits: range(HITS, FOPS.length),
+    fop_errors: range(ERRORS, FOPS.length),
+    fop_cumulative_latency_total: range(LATENCY, FOPS.length),
+    read_latency_dist: range(READ_LATENCIES, BUCKETS),
+  }
+}
+
+function bucket(bounds: readonly number[], value: number): number {
+  let i = 0
+  while (i < bounds.length && value >= bounds[i]!) i++
+  return i
+}

@@ -1,0 +1,191 @@
+// A daemon: one FUSE mount, the images in it, the workers that serve it, and its life from INIT to STOPPED.
+// SPEC: spec-surface.md B.2. Order of a start: workers begin to start, mount(2), handshake, workers get session and images, RUNNING; the API
+// socket appears after that.
+
+import { publish } from '../../core/diagnostics.ts'
+import { CodedError } from '../../core/errors.ts'
+import { KiB } from '../../core/units.ts'
+import { native } from '../../native/load.ts'
+import type { RafsImage } from '../../rafs/index.ts'
+import { fsIoStats, OperationCounters } from '../counters.ts'
+import { MAX_READ } from '../fuse/connection.ts'
+import { nextSerial } from '../fuse/node-id.ts'
+import { mountedDevice, prepareMountpoint, setReadahead, unmount } from '../mountpoint.ts'
+import { type Inflight, MissDesk, REQUEST_DEADLINE_MS } from '../miss-desk.ts'
+import { type FuseSession, mountSession } from '../session.ts'
+import { WorkerPool } from '../worker/pool.ts'
+import { type DaemonStateName, LifeCycle } from './life-cycle.ts'
+import type { SavedState } from './saved-state.ts'
+
+/** The one session of this daemon. Serials name sessions between threads. */
+const SESSION = 1
+
+/** An image and what the API and a saved state tell of it. */
+export interface MountedImage {
+  /** Path inside the file system, `/` for the root. */
+  readonly mountpoint: string
+  readonly image: RafsImage
+  /** Absolute path of the bootstrap. */
+  readonly bootstrap: string
+  /** Configuration text as given. */
+  readonly config: string
+  /** The same as an object without secrets, for the API. */
+  readonly shownConfig: object
+}
+
+export interface DaemonOptions {
+  readonly id: string
+  readonly supervisor: string | undefined
+  readonly threads: number
+  readonly mountpoint: string
+  readonly writable: boolean
+  /** A read that has no bytes after this long fails with EIO. */
+  readonly requestDeadlineMs?: number
+}
+
+/** Why a daemon ended. `stuck`: a worker hangs in a system call, so the process cannot exit in the ordinary way. */
+export interface DaemonEnd { readonly error: Error | undefined; readonly stuck: boolean }
+
+interface Served { readonly serial: number; readonly mountedAt: Date; readonly mounted: MountedImage }
+
+export class Daemon {
+  /** Resolves when the daemon has ended, whoever ended it. */
+  readonly done: Promise<DaemonEnd>
+  readonly #options: DaemonOptions
+  readonly #life = new LifeCycle()
+  readonly #pool: WorkerPool
+  readonly #desk: MissDesk
+  readonly #served = new Map<number, Served>()
+  #session: FuseSession | undefined
+  #device: string | undefined
+  #rootSerial = 0
+  #lastSerial = 0
+  #ending: Promise<DaemonEnd> | undefined
+  #finish!: (end: DaemonEnd) => void
+
+  /** Workers start at once, beside whatever the caller does next (opening the image). */
+  constructor(options: DaemonOptions) {
+    this.#options = options
+    this.done = new Promise((resolve) => { this.#finish = resolve })
+    this.#pool = new WorkerPool(options.threads, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }, {
+      miss: (session, miss, at) => this.#desk.take(session, this.#session?.fd ?? -1, this.#served.get(miss.serial)?.mounted.image, miss, at),
+      interrupt: (session, low, high) => this.#desk.interrupt(session, this.#session?.fd ?? -1, low, high),
+      ended: () => void this.stop({ unmount: false }),
+      failed: (error) => void this.#end({ unmount: true, error }),
+    })
+    this.#desk = new MissDesk(new OperationCounters(this.#pool.counters, options.threads), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS)
+  }
+
+  get state(): DaemonStateName {
+    return this.#life.state
+  }
+
+  get id(): string {
+    return this.#options.id
+  }
+
+  get supervisor(): string | undefined {
+    return this.#options.supervisor
+  }
+
+  /** Mounts `root` (nothing: an empty directory) and serves it: INIT → READY → RUNNING. @throws SERVE_MOUNT */
+  mount(root: MountedImage | undefined): void {
+    const began = performance.now()
+    const mountpoint = prepareMountpoint(this.#options.mountpoint)
+    const session = mountSession(mountpoint, { xattrs: root?.image.view.hasXattr ?? true, writable: this.#options.writable })
+    this.#life.apply('mount')
+    this.#rootSerial = this.#lastSerial = nextSerial(this.#lastSerial)
+    if (root) this.#served.set(this.#rootSerial, { serial: this.#rootSerial, mountedAt: new Date(), mounted: root })
+    this.#serve(session)
+    publish('serve:mount:done', { mountpoint, durationMs: performance.now() - began })
+  }
+
+  /** Continues the connection `fd` of a daemon that saved `state`; `images` are its mounts, opened again, in order: INIT → READY → RUNNING. */
+  restore(state: SavedState, fd: number, images: readonly RafsImage[]): void {
+    this.#life.apply('takeover')
+    this.#rootSerial = state.rootSerial
+    this.#lastSerial = state.lastSerial
+    state.mounts.forEach(({ serial, mountpoint, bootstrap, config, mountedAt }, i) => {
+      const image = images[i]
+      if (!image) throw new CodedError('SERVE_BAD_STATE_FILE', 'fewer images were opened than the saved state has mounts', { mounts: state.mounts.length })
+      this.#served.set(serial, { serial, mountedAt: new Date(mountedAt), mounted: { mountpoint, image, bootstrap, config, shownConfig: {} } })
+    })
+    this.#serve({ fd, mountpoint: state.mountpoint, connection: state.connection })
+  }
+
+  /** What another process needs, beside the descriptor, to continue. @throws SERVE_NOT_READY before the handshake */
+  save(): { state: SavedState; fd: number } {
+    const session = this.#session
+    if (!session) throw new CodedError('SERVE_NOT_READY', 'there is no connection to hand on', { state: this.state })
+    const mounts = [...this.#served.values()].map(({ serial, mountedAt, mounted: { mountpoint, bootstrap, config } }) =>
+      ({ serial, mountpoint, bootstrap, config, mountedAt: mountedAt.toISOString() }))
+    return {
+      fd: session.fd,
+      state: { id: this.id, mountpoint: session.mountpoint, connection: session.connection, rootSerial: this.#rootSerial, lastSerial: this.#lastSerial, mounts },
+    }
+  }
+
+  /**
+   * Ends it, with or without unmounting; the second caller joins the first. Without unmounting the descriptor stays open, as long as the
+   * process lives: whoever else holds it can continue.
+   */
+  stop({ unmount }: { readonly unmount: boolean }): Promise<DaemonEnd> {
+    return this.#end({ unmount, error: undefined })
+  }
+
+  /** For the API. */
+  mounts(): { mountpoint: string; mountedAt: Date; config: object; image: RafsImage }[] {
+    return [...this.#served.values()].map(({ mountedAt, mounted: { mountpoint, shownConfig, image } }) => ({ mountpoint, mountedAt, config: shownConfig, image }))
+  }
+
+  /** For the API: counters of file system operations. */
+  fsStats(id: string): object {
+    return fsIoStats(this.#pool.counters, id)
+  }
+
+  /** For the API: reads under way. */
+  inflight(): Inflight[] {
+    return this.#desk.inflight()
+  }
+
+  #serve(session: FuseSession): void {
+    this.#session = session
+    this.#device = mountedDevice(session.mountpoint)
+    if (this.#device !== undefined && process.geteuid?.() === 0) setReadahead(this.#device, MAX_READ / KiB)
+    const images = [...this.#served].map(([serial, { mounted }]) => [serial, mounted.image.share()] as const)
+    this.#pool.addSession(SESSION, session, this.#rootSerial, images.length > 0 ? images : [[this.#rootSerial, undefined]])
+    this.#life.apply('start')
+  }
+
+  #end(how: { readonly unmount: boolean; readonly error: Error | undefined }): Promise<DaemonEnd> {
+    this.#ending ??= this.#shutDown(how).then((end) => {
+      this.#finish(end)
+      return end
+    })
+    return this.#ending
+  }
+
+  // Unmounting first: no new requests, and workers still answer those that come. No step waits for the one before to have worked.
+  async #shutDown({ unmount, error }: { readonly unmount: boolean; readonly error: Error | undefined }): Promise<DaemonEnd> {
+    this.#life.apply(unmount ? 'stop' : 'exit')
+    let failure = error
+    if (unmount) failure ??= this.#unmount()
+    await this.#desk.abort()
+    const stopped = await this.#pool.stop()
+    if (stopped && unmount && this.#session) native().closeFd(this.#session.fd)
+    for (const { mounted } of this.#served.values()) await mounted.image.close()
+    return { error: failure, stuck: !stopped }
+  }
+
+  /** Only our own mount: somebody may have mounted something else on top, or unmounted ours. */
+  #unmount(): Error | undefined {
+    const session = this.#session
+    if (!session || this.#device === undefined || mountedDevice(session.mountpoint) !== this.#device) return undefined
+    try {
+      unmount(session.mountpoint)
+      return undefined
+    } catch (failure) {
+      return failure instanceof Error ? failure : new Error(String(failure))
+    }
+  }
+}

@@ -1,0 +1,315 @@
+// The FUSE server without its transport: request bytes in, reply bytes, file extents or a miss out. It keeps nothing about its client:
+// node ids and directory offsets are functions of the image, `unique` is echoed as it came. So takeover, many mounts and virtqueues
+// change nothing here.
+// SPEC: linux include/uapi/linux/fuse.h; fs/fuse/*.c for what the kernel does with each answer.
+
+import { CodedError } from '../../core/errors.ts'
+import { publish } from '../../core/diagnostics.ts'
+import { dataViewOf } from '../../core/struct.ts'
+import type { Inode } from '../../format/rafs-v6/bootstrap-view.ts'
+import { EROFS_NAME_LEN } from '../../format/erofs/super-block.ts'
+import { S_IFDIR, S_IFMT, S_IFREG } from '../../format/erofs/inode.ts'
+import { FOPEN, getxattrIn, getxattrOut, kstatfs, openOut, readIn } from '../../wire/fuse/file.ts'
+import { inHeader, outHeader } from '../../wire/fuse/header.ts'
+import { initIn, initOut } from '../../wire/fuse/init.ts'
+import { interruptIn } from '../../wire/fuse/inode.ts'
+import { FUSE_OP, FUSE_ROOT_ID } from '../../wire/fuse/opcode.ts'
+import { ERRNO, errnoOf } from '../errno.ts'
+import { FOREVER_SECONDS, type Owner, writeAttrOut, writeEntry } from './attributes.ts'
+import { type Connection, type ConnectionPolicy, MAX_READ, negotiate } from './connection.ts'
+import { writeDirectory } from './directory.ts'
+import { isRootId, MAX_NID } from './node-id.ts'
+import { Extents, type ImageTable, type ServedImage } from './served-image.ts'
+
+/**
+ * What became of a request.
+ * none: no reply is due. reply: `replyLength` bytes are in the output. file: the header is, and `extents` say which file bytes follow it.
+ * miss: a READ (`miss`) whose bytes must be fetched first. interrupt: the request with id `miss.unique*` is no longer wanted.
+ */
+export const OUTCOME = { none: 0, reply: 1, file: 2, miss: 3, interrupt: 4 } as const
+export type Outcome = (typeof OUTCOME)[keyof typeof OUTCOME]
+
+/** A READ that cannot be answered yet, as plain numbers: it crosses a thread boundary. */
+export interface Miss { uniqueLow: number; uniqueHigh: number; serial: number; nid: number; offset: number; length: number }
+
+const H = inHeader.offsetOf
+const R = outHeader.offsetOf
+const READ = readIn.offsetOf
+const WORD = 2 ** 32
+const BODY = inHeader.size
+const REPLY = outHeader.size
+
+export class FuseCore {
+  /** Of the last `reply` or `file` outcome: bytes written to the output, header included. */
+  replyLength = 0
+  /** Of the last outcome: the operation, and the errno it was answered with (0 for success). */
+  opcode = 0
+  errno = 0
+  /** Of the last `file` outcome. */
+  readonly extents = new Extents()
+  /** Of the last `miss` or `interrupt` outcome. */
+  readonly miss: Miss = { uniqueLow: 0, uniqueHigh: 0, serial: 0, nid: 0, offset: 0, length: 0 }
+  /** Set by INIT; a taken-over session starts with it. */
+  connection: Connection | undefined
+
+  readonly images: ImageTable
+  readonly #policy: ConnectionPolicy
+  readonly #owner: Owner
+  readonly #input: Buffer
+  readonly #in: DataView
+  readonly #output: Buffer
+  readonly #out: DataView
+  // The request at hand.
+  #at = 0
+  #length = 0
+  #replyAt = 0
+
+  /** `input` and `output` are the transport's buffers; `owner` owns the files of images that record no owners. */
+  constructor(images: ImageTable, policy: ConnectionPolicy, owner: Owner, input: Uint8Array, output: Uint8Array) {
+    this.images = images
+    this.#policy = policy
+    this.#owner = owner
+    this.#input = Buffer.from(input.buffer, input.byteOffset, input.length)
+    this.#output = Buffer.from(output.buffer, output.byteOffset, output.length)
+    this.#in = dataViewOf(input)
+    this.#out = dataViewOf(output)
+  }
+
+  /** Serves the request of `length` bytes at `at` of the input; a reply goes to `replyAt` of the output, where REPLY_SLOT bytes are free. */
+  handle(at: number, length: number, replyAt: number): Outcome {
+    this.#at = at
+    this.#length = length
+    this.#replyAt = replyAt
+    this.errno = 0
+    this.opcode = 0
+    if (length < BODY) return OUTCOME.none // not even an id to answer to; the kernel never sends this
+    this.opcode = this.#in.getUint32(at + H.opcode, true)
+    try {
+      return this.#dispatch()
+    } catch (error) {
+      const errno = errnoOf(error)
+      if (errno === ERRNO.EIO) publish('serve:request:error', { opcode: this.opcode, errno, message: error instanceof Error ? (error.stack ?? error.message) : String(error) })
+      return this.fail(errno)
+    }
+  }
+
+  /** Answers the request at hand with an error. */
+  fail(errno: number): Outcome {
+    this.errno = errno
+    return this.#reply(0)
+  }
+
+  #dispatch(): Outcome {
+    switch (this.opcode) {
+      case FUSE_OP.LOOKUP: return this.#lookup()
+      case FUSE_OP.GETATTR: return this.#getattr()
+      case FUSE_OP.READ: return this.#read()
+      case FUSE_OP.READDIR: return this.#readDirectory(false)
+      case FUSE_OP.READDIRPLUS: return this.#readDirectory(true)
+      case FUSE_OP.READLINK: return this.#readlink()
+      case FUSE_OP.GETXATTR: return this.#getxattr()
+      case FUSE_OP.LISTXATTR: return this.#listxattr()
+      case FUSE_OP.OPEN: return this.#open(FOPEN.KEEP_CACHE)
+      case FUSE_OP.OPENDIR: return this.#open(FOPEN.KEEP_CACHE | FOPEN.CACHE_DIR)
+      case FUSE_OP.STATFS: return this.#statfs()
+      case FUSE_OP.FORGET: case FUSE_OP.BATCH_FORGET: return OUTCOME.none // no state, nothing to forget
+      case FUSE_OP.RELEASE: case FUSE_OP.RELEASEDIR: case FUSE_OP.ACCESS: case FUSE_OP.DESTROY: return this.#reply(0)
+      case FUSE_OP.INTERRUPT: return this.#interrupt()
+      case FUSE_OP.INIT: return this.#init()
+      case FUSE_OP.SETATTR: case FUSE_OP.SYMLINK: case FUSE_OP.MKNOD: case FUSE_OP.MKDIR: case FUSE_OP.UNLINK: case FUSE_OP.RMDIR:
+      case FUSE_OP.RENAME: case FUSE_OP.RENAME2: case FUSE_OP.LINK: case FUSE_OP.WRITE: case FUSE_OP.SETXATTR: case FUSE_OP.REMOVEXATTR:
+      case FUSE_OP.CREATE: case FUSE_OP.TMPFILE: case FUSE_OP.FALLOCATE: case FUSE_OP.COPY_FILE_RANGE:
+        return this.fail(ERRNO.EROFS)
+      // FLUSH and LSEEK too: the kernel stops asking and does by itself what is right for files without dirty pages and holes
+      default: return this.fail(ERRNO.ENOSYS)
+    }
+  }
+
+  #lookup(): Outcome {
+    const image = this.#image()
+    const name = this.#text(BODY)
+    const serial = this.#serial()
+    const validSeconds = image.mutable ? 0 : FOREVER_SECONDS
+    const found = image.view.lookup(this.#inodeOf(image, S_IFDIR), name)
+    if (found && found.nid > MAX_NID) throw new CodedError('FORMAT_OUT_OF_RANGE', 'inode lies beyond 128 GiB', { nid: found.nid })
+    const inode = found && image.view.inode(found.nid)
+    const root = inode !== undefined && inode.nid === image.view.rootNid && serial === this.images.rootSerial
+    return this.#reply(writeEntry(this.#out, this.#output, this.#body(), root ? 0 : serial, root ? FUSE_ROOT_ID : inode?.nid ?? 0, inode,
+      this.#ownerOf(image), validSeconds))
+  }
+
+  #getattr(): Outcome {
+    const image = this.#image()
+    return this.#reply(writeAttrOut(this.#out, this.#body(), this.#inodeOf(image), this.#ownerOf(image), image.mutable ? 0 : FOREVER_SECONDS))
+  }
+
+  #read(): Outcome {
+    this.#need(readIn.size)
+    const image = this.#image()
+    const inode = this.#inodeOf(image, S_IFREG)
+    const offset = this.#offset()
+    const length = Math.min(this.#size(), inode.size - offset)
+    if (length <= 0) return this.#reply(0)
+    this.extents.clear()
+    if (!image.locate(inode, offset, length, this.extents)) {
+      this.#unique()
+      this.miss.serial = this.#serial()
+      this.miss.nid = inode.nid
+      this.miss.offset = offset
+      this.miss.length = length
+      return OUTCOME.miss
+    }
+    this.#reply(length)
+    return OUTCOME.file
+  }
+
+  #readDirectory(plus: boolean): Outcome {
+    this.#need(readIn.size)
+    const image = this.#image()
+    const start = this.#body()
+    const end = writeDirectory(this.#out, this.#output, start, start + this.#size(), {
+      image, serial: this.#serial(), directory: this.#inodeOf(image, S_IFDIR), cursor: this.#offset(), plus,
+      owner: this.#ownerOf(image), validSeconds: image.mutable ? 0 : FOREVER_SECONDS,
+    })
+    return this.#reply(end - start)
+  }
+
+  #readlink(): Outcome {
+    const image = this.#image()
+    const target = image.view.readlink(this.#inodeOf(image))
+    this.#output.set(target, this.#body())
+    return this.#reply(target.length)
+  }
+
+  #getxattr(): Outcome {
+    this.#need(getxattrIn.size)
+    const image = this.#image()
+    if (!image.hasXattr) return this.fail(this.#noXattrs())
+    const value = image.view.xattr(this.#inodeOf(image), this.#text(BODY + getxattrIn.size))
+    return value ? this.#sized(value.length, (at) => this.#output.set(value, at)) : this.fail(ERRNO.ENODATA)
+  }
+
+  #listxattr(): Outcome {
+    this.#need(getxattrIn.size)
+    const image = this.#image()
+    if (!image.hasXattr) return this.#noXattrs() === ERRNO.ENOSYS ? this.fail(ERRNO.ENOSYS) : this.#sized(0, () => {})
+    const list = image.view.xattrs(this.#inodeOf(image)).map(([name]) => `${name}\0`).join('')
+    return this.#sized(list.length, (at) => void this.#output.write(list, at, 'latin1'))
+  }
+
+  // ENOSYS latches for the whole connection: the kernel never asks again. Only where no image can ever have one.
+  #noXattrs(): number {
+    return this.#policy.xattrs ? ERRNO.ENODATA : ERRNO.ENOSYS
+  }
+
+  /** The answer to a probe (size 0: the length) or the bytes, ERANGE when they do not fit the caller's buffer. */
+  #sized(length: number, write: (at: number) => void): Outcome {
+    const size = this.#in.getUint32(this.#at + BODY + getxattrIn.offsetOf.size, true)
+    if (size === 0) {
+      getxattrOut.encode({ size: length }, this.#output, this.#body())
+      return this.#reply(getxattrOut.size)
+    }
+    if (length > size) return this.fail(ERRNO.ERANGE)
+    write(this.#body())
+    return this.#reply(length)
+  }
+
+  // ENOSYS to the first open says: from now on open without asking, keeping caches (NO_OPEN_SUPPORT). An image that changes cannot.
+  #open(flags: number): Outcome {
+    if (this.connection?.zeroMessageOpens && !this.#image().mutable) return this.fail(ERRNO.ENOSYS)
+    openOut.encode({ handle: 0n, flags: this.#image().mutable ? 0 : flags }, this.#output, this.#body())
+    return this.#reply(openOut.size)
+  }
+
+  #statfs(): Outcome {
+    kstatfs.encode({ blocks: 0n, freeBlocks: 0n, available: 0n, files: 0n, freeFiles: 0n, blockSize: 4096, nameLength: EROFS_NAME_LEN, fragment: 4096 },
+      this.#output, this.#body())
+    return this.#reply(kstatfs.size)
+  }
+
+  #interrupt(): Outcome {
+    this.#need(interruptIn.size)
+    this.miss.uniqueLow = this.#in.getUint32(this.#at + BODY + interruptIn.offsetOf.uniqueLow, true)
+    this.miss.uniqueHigh = this.#in.getUint32(this.#at + BODY + interruptIn.offsetOf.uniqueHigh, true)
+    return OUTCOME.interrupt
+  }
+
+  // Old kernels send a shorter INIT: decode it extended with zeros.
+  #init(): Outcome {
+    const body = new Uint8Array(initIn.size)
+    body.set(this.#input.subarray(this.#at + BODY, this.#at + Math.min(this.#length, BODY + initIn.size)))
+    const { connection, reply } = negotiate(initIn.decode(body), this.#policy)
+    this.connection = connection
+    initOut.encode(reply, this.#output, this.#body())
+    return this.#reply(initOut.size)
+  }
+
+  // --- the request at hand -------------------------------------------------------------------------------------------------------
+
+  #image(): ServedImage {
+    const image = this.images.get(this.#in.getUint32(this.#at + H.nodeHigh, true), this.#in.getUint32(this.#at + H.nodeLow, true))
+    if (!image) throw new CodedError('SERVE_STALE_NODE', 'the image of this node is not mounted')
+    return image
+  }
+
+  /** The request's inode; with `type`, it must be of that type. */
+  #inodeOf({ view }: ServedImage, type?: number): Inode {
+    const low = this.#in.getUint32(this.#at + H.nodeLow, true)
+    const inode = view.inode(isRootId(this.#in.getUint32(this.#at + H.nodeHigh, true), low) ? view.rootNid : low)
+    if (type !== undefined && (inode.mode & S_IFMT) !== type) throw new CodedError(type === S_IFDIR ? 'RAFS_NOT_DIRECTORY' : 'SERVE_BAD_REQUEST', 'inode is of another type', { nid: low })
+    return inode
+  }
+
+  #serial(): number {
+    return this.#in.getUint32(this.#at + H.nodeHigh, true) || this.images.rootSerial
+  }
+
+  #ownerOf(image: ServedImage): Owner | undefined {
+    return image.explicitIds ? undefined : this.#owner
+  }
+
+  #offset(): number {
+    const at = this.#at + BODY
+    const offset = this.#in.getUint32(at + READ.offsetHigh, true) * WORD + this.#in.getUint32(at + READ.offsetLow, true)
+    if (offset > Number.MAX_SAFE_INTEGER) throw new CodedError('SERVE_BAD_REQUEST', 'offset is 2^53 or more')
+    return offset
+  }
+
+  // LIMIT: replies have room for MAX_READ; the kernel was told so and keeps to it, a guest's may not.
+  #size(): number {
+    return Math.min(this.#in.getUint32(this.#at + BODY + READ.size, true), MAX_READ)
+  }
+
+  /** NUL-terminated byte string `skip` bytes into the request. */
+  #text(skip: number): string {
+    this.#need(skip - BODY + 1)
+    const end = this.#at + this.#length - 1
+    if (this.#input[end] !== 0) throw new CodedError('SERVE_BAD_REQUEST', 'name without its NUL')
+    return this.#input.toString('latin1', this.#at + skip, end)
+  }
+
+  #need(bytes: number): void {
+    if (this.#length < BODY + bytes) throw new CodedError('SERVE_BAD_REQUEST', 'request is shorter than its structure')
+  }
+
+  #unique(): void {
+    this.miss.uniqueLow = this.#in.getUint32(this.#at + H.uniqueLow, true)
+    this.miss.uniqueHigh = this.#in.getUint32(this.#at + H.uniqueHigh, true)
+  }
+
+  // --- the reply ------------------------------------------------------------------------------------------------------------------
+
+  #body(): number {
+    return this.#replyAt + REPLY
+  }
+
+  #reply(bodyLength: number): Outcome {
+    const at = this.#replyAt
+    this.replyLength = REPLY + bodyLength
+    this.#out.setUint32(at + R.length, this.replyLength, true)
+    this.#out.setInt32(at + R.error, -this.errno, true)
+    this.#out.setUint32(at + R.uniqueLow, this.#in.getUint32(this.#at + H.uniqueLow, true), true)
+    this.#out.setUint32(at + R.uniqueHigh, this.#in.getUint32(this.#at + H.uniqueHigh, true), true)
+    return OUTCOME.reply
+  }
+}

@@ -1,0 +1,172 @@
+// The daemon's HTTP API on a Unix socket.
+// SPEC: spec-surface.md B.5. COMPAT: errors are {"code":"UNDEFINED","message":...}; callers accept 200 and 204 only.
+
+import { existsSync, rmSync } from 'node:fs'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { CodedError, isCoded } from '../core/errors.ts'
+import type { Daemon } from './daemon/daemon.ts'
+
+/** LIMIT: the largest body any route takes is a configuration, which upstream bounds to 1 MiB. */
+const MAX_BODY = 2 ** 20
+
+/** What GET /api/v1/daemon says of the program. */
+export interface ProgramVersion { readonly package_ver: string; readonly git_commit: string; readonly build_time: string; readonly profile: string; readonly rustc: string }
+
+export interface ApiOptions {
+  readonly socket: string
+  readonly version: ProgramVersion
+  setLogLevel(level: string): void
+}
+
+interface Answer { readonly status: number; readonly body?: unknown }
+
+export class ApiServer {
+  readonly #server: Server
+  readonly #socket: string
+
+  private constructor(server: Server, socket: string) {
+    this.#server = server
+    this.#socket = socket
+  }
+
+  /** Listens; a file left at the path by a daemon that died is replaced. @throws CONFIG_INVALID when the path cannot be listened on */
+  static async listen(daemon: Daemon, options: ApiOptions): Promise<ApiServer> {
+    const server = createServer((request, response) => void serve(daemon, options, request, response))
+    // The snapshotter holds a connection open without a byte and takes its end for the daemon's death: nothing here may reap it.
+    server.headersTimeout = 0
+    server.requestTimeout = 0
+    server.timeout = 0
+    server.keepAliveTimeout = 0
+    rmSync(options.socket, { force: true })
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', (cause) => reject(new CodedError('CONFIG_INVALID', `cannot listen on ${options.socket}: ${cause.message}`, { socket: options.socket }, { cause })))
+      server.listen(options.socket, resolve)
+    })
+    return new ApiServer(server, options.socket)
+  }
+
+  /** Stops listening, removes the socket and ends all connections. */
+  close(): void {
+    this.#server.close()
+    this.#server.closeAllConnections()
+    if (existsSync(this.#socket)) rmSync(this.#socket, { force: true })
+  }
+}
+
+async function serve(daemon: Daemon, options: ApiOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  let answer: Answer
+  try {
+    answer = await route(daemon, options, request)
+  } catch (error) {
+    answer = { status: statusOf(error), body: { code: 'UNDEFINED', message: error instanceof Error ? error.message : String(error) } }
+  }
+  const text = answer.body === undefined ? undefined : JSON.stringify(answer.body)
+  response.writeHead(answer.status, text === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) })
+  response.end(text)
+}
+
+type Route = (context: { daemon: Daemon; options: ApiOptions; query: URLSearchParams; body: () => Promise<unknown> }) => Answer | Promise<Answer>
+
+const ROUTES: Readonly<Record<string, Readonly<Record<string, Route>>>> = {
+  '/api/v1/daemon': {
+    GET: ({ daemon, options }) => ({ status: 200, body: { ...describe(daemon, options), backend_collection: collection(daemon) } }),
+    PUT: setDaemon,
+  },
+  '/api/v2/daemon': {
+    GET: ({ daemon, options }) => ({ status: 200, body: describe(daemon, options) }),
+    PUT: setDaemon,
+  },
+  '/api/v1/daemon/start': { PUT: () => { throw new CodedError('SERVE_STATE', 'the daemon starts by itself; taking over another one is not supported by this version') } },
+  '/api/v1/daemon/exit': {
+    PUT: ({ daemon }) => {
+      setImmediate(() => void daemon.stop({ unmount: false })) // after this answer is on its way
+      return { status: 204 }
+    },
+  },
+  '/api/v1/daemon/events': { GET: () => ({ status: 200, body: { max_errors: 500, total_errors: 0, max_size: 51200, total_size: 0, errors: [] } }) },
+  '/api/v1/metrics': { GET: ({ daemon, query }) => ({ status: 200, body: daemon.fsStats(mountOf(daemon, query).mountpoint) }) },
+  '/api/v1/metrics/backend': { GET: ({ daemon, query }) => ({ status: 200, body: mountOf(daemon, query).image.backendMetrics }) },
+  '/api/v1/metrics/blobcache': { GET: ({ daemon, query }) => ({ status: 200, body: blobcacheOf(daemon, query) }) },
+  '/api/v1/metrics/inflight': {
+    GET: ({ daemon }) => {
+      const inflight = daemon.inflight().map((request) => ({ ...request, unique: Number(request.unique) }))
+      return inflight.length === 0 ? { status: 204 } : { status: 200, body: inflight }
+    },
+  },
+}
+
+async function route(daemon: Daemon, options: ApiOptions, request: IncomingMessage): Promise<Answer> {
+  const { pathname, searchParams } = new URL(request.url ?? '/', 'http://localhost')
+  const methods = ROUTES[pathname]
+  if (!methods) return failure(404, `no such path: ${pathname}`)
+  const handler = methods[request.method ?? '']
+  if (!handler) return failure(400, `${request.method} is not a method of ${pathname}`)
+  return await handler({ daemon, options, query: searchParams, body: () => bodyOf(request) })
+}
+
+function describe(daemon: Daemon, { version }: ApiOptions): object {
+  return { version, id: daemon.id === '' ? null : daemon.id, supervisor: daemon.supervisor ?? null, state: daemon.state }
+}
+
+function collection(daemon: Daemon): object {
+  return Object.fromEntries(daemon.mounts().map(({ mountpoint, mountedAt, config }) =>
+    [mountpoint, { backend_type: 'Rafs', mountpoint, mounted_time: rustTime(mountedAt), config }]))
+}
+
+/** COMPAT: the human-readable form of Rust's `time` crate, which upstream's nydusctl parses: `2026-01-31 12:00:00.5 +00:00:00`. */
+function rustTime(date: Date): string {
+  const [day, time] = date.toISOString().slice(0, -1).split('T')
+  return `${day} ${time!.replace(/0{1,2}$/, '')} +00:00:00`
+}
+
+// COMPAT: metrics ids are mountpoints; without one there must be exactly one instance.
+function mountOf(daemon: Daemon, query: URLSearchParams): ReturnType<Daemon['mounts']>[number] {
+  const mounts = daemon.mounts()
+  const id = query.get('id')
+  const found = id === null ? (mounts.length === 1 ? mounts[0] : undefined) : mounts.find(({ mountpoint }) => mountpoint === id)
+  if (!found) throw new CodedError('RAFS_NOT_FOUND', `no file system with id ${id ?? '(none given)'}`)
+  return found
+}
+
+// COMPAT: the id of blob cache metrics is the configuration's.
+function blobcacheOf(daemon: Daemon, query: URLSearchParams): unknown {
+  const mounts = daemon.mounts()
+  const id = query.get('id')
+  const found = id === null ? (mounts.length === 1 ? mounts[0] : undefined) : mounts.find(({ image }) => image.id === id || image.id === `/${id}`)
+  if (!found) throw new CodedError('RAFS_NOT_FOUND', `no blob cache with id ${id ?? '(none given)'}`)
+  return found.image.cacheMetrics
+}
+
+async function setDaemon({ options, body }: Parameters<Route>[0]): Promise<Answer> {
+  const value = await body()
+  const level = typeof value === 'object' && value !== null && 'log_level' in value ? value.log_level : undefined
+  if (typeof level !== 'string' || !/^(trace|debug|info|warn|error)$/.test(level)) throw new CodedError('CONFIG_INVALID', 'want {"log_level": "trace|debug|info|warn|error"}')
+  options.setLogLevel(level)
+  return { status: 204 }
+}
+
+async function bodyOf(request: IncomingMessage): Promise<unknown> {
+  const parts: Buffer[] = []
+  let size = 0
+  for await (const part of request as AsyncIterable<Buffer>) {
+    size += part.length
+    if (size > MAX_BODY) throw new CodedError('CONFIG_INVALID', `a body is at most ${MAX_BODY} bytes`)
+    parts.push(part)
+  }
+  try {
+    return JSON.parse(Buffer.concat(parts).toString('utf8'))
+  } catch (cause) {
+    throw new CodedError('CONFIG_INVALID', 'the body is not JSON', {}, { cause })
+  }
+}
+
+function statusOf(error: unknown): number {
+  if (!isCoded(error)) return 500
+  if (error.code === 'RAFS_NOT_FOUND') return 404
+  if (error.code === 'CONFIG_INVALID' || error.code === 'SERVE_STATE') return 400
+  return error.code === 'SERVE_NOT_READY' ? 503 : 500
+}
+
+function failure(status: number, message: string): Answer {
+  return { status, body: { code: 'UNDEFINED', message } }
+}

@@ -1,0 +1,98 @@
+// Reads that a worker could not answer: fetched here, on the main thread, and answered on the descriptor that the request came from.
+// Every one ends: by its bytes, by its error, by the kernel's INTERRUPT, or by its deadline.
+
+import { publish } from '../core/diagnostics.ts'
+import { CodedError } from '../core/errors.ts'
+import { native } from '../native/load.ts'
+import type { RafsImage } from '../rafs/index.ts'
+import { outHeader } from '../wire/fuse/header.ts'
+import { FUSE_OP } from '../wire/fuse/opcode.ts'
+import type { OperationCounters } from './counters.ts'
+import { ERRNO, errnoOf } from './errno.ts'
+import type { Miss } from './fuse/core.ts'
+
+/** LIMIT: a read is given up after this long, with EIO. Longer than a backend takes to run out of retries, and far from "for ever". */
+export const REQUEST_DEADLINE_MS = 120_000
+
+/** One read under way, as GET /api/v1/metrics/inflight shows it. */
+export interface Inflight { readonly inode: number; readonly opcode: number; readonly unique: bigint; readonly timestamp_secs: number }
+
+interface Pending { readonly session: number; readonly controller: AbortController; readonly miss: Miss; readonly at: number; readonly done: Promise<void> }
+
+export class MissDesk {
+  readonly #pending = new Map<string, Pending>()
+  readonly #counters: OperationCounters
+  readonly #deadlineMs: number
+
+  constructor(counters: OperationCounters, deadlineMs = REQUEST_DEADLINE_MS) {
+    this.#counters = counters
+    this.#deadlineMs = deadlineMs
+  }
+
+  /** Answers `miss` on `fd`, sooner or later. `at`: when it was read, ms since the epoch. */
+  take(session: number, fd: number, image: RafsImage | undefined, miss: Miss, at: number): void {
+    const key = keyOf(session, miss.uniqueLow, miss.uniqueHigh)
+    const controller = new AbortController()
+    const deadline = setTimeout(() => controller.abort(
+      new CodedError('STORAGE_UNREACHABLE', `no bytes within ${this.#deadlineMs} ms`, { nid: miss.nid, offset: miss.offset })), this.#deadlineMs)
+    const done = this.#answer(fd, image, miss, controller.signal).then((errno) => {
+      clearTimeout(deadline)
+      this.#pending.delete(key)
+      this.#counters.record(FUSE_OP.READ, errno, performance.timeOrigin + performance.now() - at, miss.length)
+    })
+    this.#pending.set(key, { session, controller, miss, at, done })
+  }
+
+  /** The kernel no longer waits for the request. One that is not here is either answered, or its message has not come yet: the kernel asks again. */
+  interrupt(session: number, fd: number, uniqueLow: number, uniqueHigh: number): void {
+    const pending = this.#pending.get(keyOf(session, uniqueLow, uniqueHigh))
+    if (pending) pending.controller.abort()
+    // SPEC: fuse.h FUSE_INT_REQ_BIT: an INTERRUPT's own unique is the request's with bit 0 set
+    else reply(fd, { uniqueLow: (uniqueLow | 1) >>> 0, uniqueHigh }, ERRNO.EAGAIN)
+  }
+
+  /** Ends all reads of `session`, or of all sessions; resolves when they are answered. */
+  async abort(session?: number): Promise<void> {
+    const concerned = [...this.#pending.values()].filter((pending) => session === undefined || pending.session === session)
+    for (const { controller } of concerned) controller.abort()
+    await Promise.all(concerned.map(({ done }) => done))
+  }
+
+  inflight(): Inflight[] {
+    return [...this.#pending.values()].map(({ miss, at }) => ({
+      inode: miss.nid, opcode: FUSE_OP.READ, unique: BigInt(miss.uniqueHigh) << 32n | BigInt(miss.uniqueLow), timestamp_secs: Math.floor(at / 1000),
+    }))
+  }
+
+  async #answer(fd: number, image: RafsImage | undefined, miss: Miss, signal: AbortSignal): Promise<number> {
+    try {
+      if (!image) return reply(fd, miss, ERRNO.ESTALE)
+      const message = new Uint8Array(outHeader.size + miss.length)
+      outHeader.encode({ length: message.length, error: 0, uniqueLow: miss.uniqueLow, uniqueHigh: miss.uniqueHigh }, message)
+      await image.readInto(image.view.inode(miss.nid), miss.offset, message.subarray(outHeader.size), { signal })
+      send(fd, message)
+      return 0
+    } catch (error) {
+      const errno = errnoOf(error)
+      if (errno === ERRNO.EIO) {
+        publish('serve:request:error', { opcode: FUSE_OP.READ, errno, message: error instanceof Error ? error.message : String(error) })
+      }
+      return reply(fd, miss, errno)
+    }
+  }
+}
+
+function keyOf(session: number, uniqueLow: number, uniqueHigh: number): string {
+  return `${session}:${uniqueHigh}:${uniqueLow}`
+}
+
+/** Answers with an error; returns it. */
+function reply(fd: number, { uniqueLow, uniqueHigh }: Pick<Miss, 'uniqueLow' | 'uniqueHigh'>, errno: number): number {
+  send(fd, outHeader.encode({ length: outHeader.size, error: -errno, uniqueLow, uniqueHigh }))
+  return errno
+}
+
+// The kernel refuses a reply only when the request or the whole connection is gone: nobody is left to tell.
+function send(fd: number, message: Uint8Array): void {
+  native().fuseReply(fd, message, -1, 0, 0)
+}

@@ -1,0 +1,190 @@
+// A worker's life: one native call writes the replies of the last round, waits on all sessions and brings the next requests. Whatever is
+// in the image's metadata or ready in a cache file is answered here; anything else goes to the main thread as a miss. The loop never
+// returns to the event loop, so messages are read when the wake-up says so.
+
+import type { MessagePort } from 'node:worker_threads'
+import type { NativeAddon } from '../../native/addon.ts'
+import { outHeader } from '../../wire/fuse/header.ts'
+import { OperationCounters } from '../counters.ts'
+import { ERRNO } from '../errno.ts'
+import { REPLY_SLOT, REQUEST_SLOT } from '../fuse/connection.ts'
+import { FuseCore, OUTCOME } from '../fuse/core.ts'
+import { ImageTable, type ServedImage } from '../fuse/served-image.ts'
+import { type FromWorker, type ToWorker, WAKE_UP, type WorkerStart } from './messages.ts'
+
+/** LIMIT: requests taken at once. More saves calls under load, but a worker answers what it took one after the other while others may idle. */
+const BATCH = 4
+/** LIMIT: replies of a batch that are bytes (most are a few hundred); untouched pages cost nothing. */
+const OUTPUT = BATCH * REPLY_SLOT
+const REPLY_COLUMNS = 7
+const REQUEST_COLUMNS = 4
+const REPLY_ALIGNMENT = 8
+const WORD = 2 ** 32
+
+export interface LoopEnvironment {
+  readonly native: NativeAddon
+  readonly start: WorkerStart
+  /** The next message if there is one; never waits. */
+  receive(): ToWorker | undefined
+  post(message: FromWorker): void
+  openImage(image: (ToWorker & { kind: 'image' })['image']): ServedImage & { close(): void }
+}
+
+interface Session { readonly core: FuseCore; readonly images: Map<number, { close(): void }> }
+
+/** Serves until told to stop. Throws only on bugs and on a broken wait set. */
+export function serveLoop(environment: LoopEnvironment): void {
+  new WorkerLoop(environment).run()
+}
+
+/** `receive` for a MessagePort: see LoopEnvironment. */
+export function portReceiver(port: MessagePort, take: (port: MessagePort) => { message: unknown } | undefined): () => ToWorker | undefined {
+  // SAFETY: the main thread posts ToWorker only (pool.ts).
+  return () => take(port)?.message as ToWorker | undefined
+}
+
+class WorkerLoop {
+  readonly #env: LoopEnvironment
+  readonly #counters: OperationCounters
+  readonly #sessions = new Map<number, Session>()
+  readonly #input = new Uint8Array(BATCH * REQUEST_SLOT)
+  readonly #output = new Uint8Array(OUTPUT)
+  readonly #requests = new Int32Array(BATCH * REQUEST_COLUMNS)
+  readonly #replies = new Int32Array(BATCH * REPLY_COLUMNS)
+  readonly #errors = new Int32Array(1)
+  #replyCount = 0
+  #replyAt = 0
+  #stopped = false
+
+  constructor(environment: LoopEnvironment) {
+    this.#env = environment
+    this.#counters = new OperationCounters(environment.start.counters, environment.start.thread)
+  }
+
+  run(): void {
+    const { native, start } = this.#env
+    this.#readMessages()
+    while (!this.#stopped) {
+      const count = native.exchange(start.waitSet, this.#output, this.#replies, this.#replyCount, this.#input, REQUEST_SLOT, this.#requests, -1, this.#errors)
+      this.#replyCount = 0
+      this.#replyAt = 0
+      if (count < 0 && count !== -ERRNO.EINTR) throw new Error(`the wait set broke: errno ${-count}`)
+      this.#serve(count)
+    }
+    this.#flush()
+    for (const { images } of this.#sessions.values()) for (const image of images.values()) image.close()
+  }
+
+  #serve(count: number): void {
+    let from = performance.now()
+    for (let i = 0; i < count; i++) {
+      const row = i * REQUEST_COLUMNS
+      const cookie = this.#requests[row]!
+      const fd = this.#requests[row + 1]!
+      const length = this.#requests[row + 3]!
+      if (cookie === WAKE_UP) this.#readMessages()
+      else if (length < 0) this.#ended(cookie, fd, -length)
+      else from = this.#request(cookie, fd, this.#requests[row + 2]!, length, from)
+    }
+  }
+
+  /** Returns the time at its end, ms. */
+  #request(cookie: number, fd: number, at: number, length: number, from: number): number {
+    let session = this.#sessions.get(cookie)
+    if (!session) {
+      this.#readMessages()
+      session = this.#sessions.get(cookie)
+      if (!session) return from // dropped a moment ago
+    }
+    const { core } = session
+    const outcome = core.handle(at, length, this.#replyAt)
+    if (outcome === OUTCOME.miss) {
+      this.#env.post({ kind: 'miss', session: cookie, miss: { ...core.miss }, at: performance.timeOrigin + from })
+      return performance.now()
+    }
+    if (outcome === OUTCOME.interrupt) this.#env.post({ kind: 'interrupt', session: cookie, uniqueLow: core.miss.uniqueLow, uniqueHigh: core.miss.uniqueHigh })
+    else if (outcome !== OUTCOME.none) this.#reply(core, fd, outcome === OUTCOME.file)
+    const now = performance.now()
+    this.#counters.record(core.opcode, core.errno, now - from, core.replyLength - outHeader.size)
+    return now
+  }
+
+  #reply(core: FuseCore, fd: number, file: boolean): void {
+    const { fds, offsets, lengths, count } = core.extents
+    // One extent is spliced by the native call; several are put together here.
+    if (file && count > 1) this.#copy(core)
+    const spliced = file && count === 1
+    const row = this.#replyCount++ * REPLY_COLUMNS
+    const length = spliced ? outHeader.size : core.replyLength
+    const offset = offsets[0] ?? 0
+    this.#replies[row] = fd
+    this.#replies[row + 1] = this.#replyAt
+    this.#replies[row + 2] = length
+    this.#replies[row + 3] = spliced ? fds[0]! : -1
+    this.#replies[row + 4] = offset % WORD | 0
+    this.#replies[row + 5] = offset / WORD
+    this.#replies[row + 6] = spliced ? lengths[0]! : 0
+    this.#replyAt += length + REPLY_ALIGNMENT - 1 & -REPLY_ALIGNMENT
+  }
+
+  // The replies of the last round: there is no next exchange to write them.
+  #flush(): void {
+    for (let i = 0; i < this.#replyCount; i++) {
+      const [fd, at, length, file, low, high, size] = this.#replies.subarray(i * REPLY_COLUMNS, (i + 1) * REPLY_COLUMNS)
+      this.#env.native.fuseReply(fd!, this.#output.subarray(at!, at! + length!), file!, high! * WORD + (low! >>> 0), size!)
+    }
+  }
+
+  // A cache file that is shorter than its chunk map says is EIO, never a short read: that would look like the end of the file.
+  #copy(core: FuseCore): void {
+    const { fds, offsets, lengths, count } = core.extents
+    let to = this.#replyAt + outHeader.size
+    for (let i = 0; i < count; i++) {
+      for (let done = 0; done < lengths[i]!;) {
+        const size = this.#env.native.pread(fds[i]!, this.#output, to, lengths[i]! - done, offsets[i]! + done)
+        if (size <= 0) {
+          core.fail(ERRNO.EIO)
+          return
+        }
+        done += size
+        to += size
+      }
+    }
+  }
+
+  #ended(session: number, fd: number, errno: number): void {
+    this.#env.native.waitSetRemove(this.#env.start.waitSet, fd) // else the dead descriptor would be readable for ever
+    if (this.#sessions.has(session)) this.#env.post({ kind: 'ended', session, errno })
+  }
+
+  #readMessages(): void {
+    for (let message = this.#env.receive(); message !== undefined; message = this.#env.receive()) this.#apply(message)
+  }
+
+  #apply(message: ToWorker): void {
+    if (message.kind === 'stop') {
+      this.#stopped = true
+    } else if (message.kind === 'session') {
+      const table = new ImageTable()
+      table.rootSerial = message.rootSerial
+      const core = new FuseCore(table, message.connection, this.#env.start.owner, this.#input, this.#output)
+      core.connection = message.connection
+      this.#sessions.set(message.session, { core, images: new Map() })
+    } else if (message.kind === 'image') {
+      const session = this.#sessions.get(message.session)
+      const image = this.#env.openImage(message.image)
+      session?.core.images.set(message.serial, image)
+      session?.images.set(message.serial, image)
+    } else if (message.kind === 'drop-image') {
+      const session = this.#sessions.get(message.session)
+      session?.core.images.delete(message.serial)
+      session?.images.get(message.serial)?.close()
+      session?.images.delete(message.serial)
+    } else {
+      this.#env.native.waitSetRemove(this.#env.start.waitSet, message.fd)
+      for (const image of this.#sessions.get(message.session)?.images.values() ?? []) image.close()
+      this.#sessions.delete(message.session)
+      this.#env.post({ kind: 'dropped', session: message.session })
+    }
+  }
+}

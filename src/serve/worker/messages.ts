@@ -1,0 +1,39 @@
+// What the main thread and a worker say to each other. Plain data: it crosses a thread boundary.
+
+import type { ErrorMessage } from '../../core/errors.ts'
+import type { SharedImage } from '../../rafs/index.ts'
+import type { Owner } from '../fuse/attributes.ts'
+import type { Connection } from '../fuse/connection.ts'
+import type { Miss } from '../fuse/core.ts'
+
+/** workerData: what a worker starts with. Descriptors belong to the main thread. */
+export interface WorkerStart {
+  readonly thread: number
+  readonly waitSet: number
+  readonly counters: SharedArrayBuffer
+  readonly owner: Owner
+}
+
+/** Cookie of the wake-up in a wait set; sessions have serials from 1. */
+export const WAKE_UP = 0
+
+/** A request is never read before the message that explains its session was posted: a worker that meets an unknown one reads its messages first. */
+export type ToWorker =
+  | { readonly kind: 'session'; readonly session: number; readonly connection: Connection; readonly rootSerial: number }
+  | { readonly kind: 'image'; readonly session: number; readonly serial: number; readonly image: SharedImage | undefined }
+  | { readonly kind: 'drop-image'; readonly session: number; readonly serial: number }
+  | { readonly kind: 'drop-session'; readonly session: number; readonly fd: number }
+  | { readonly kind: 'stop' }
+
+export type FromWorker =
+  | { readonly kind: 'ready' }
+  /** `at`: performance.timeOrigin + now() when the request was read, ms. */
+  | { readonly kind: 'miss'; readonly session: number; readonly miss: Miss; readonly at: number }
+  /** The kernel no longer wants the request with that id. */
+  | { readonly kind: 'interrupt'; readonly session: number; readonly uniqueLow: number; readonly uniqueHigh: number }
+  /** The session ended by itself (unmounted, aborted): errno as the device said it. */
+  | { readonly kind: 'ended'; readonly session: number; readonly errno: number }
+  /** Answer to drop-session: this worker no longer touches the descriptor. */
+  | { readonly kind: 'dropped'; readonly session: number }
+  | { readonly kind: 'request-error'; readonly opcode: number; readonly errno: number; readonly message: string }
+  | { readonly kind: 'failed'; readonly error: ErrorMessage }

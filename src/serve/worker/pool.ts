@@ -1,0 +1,137 @@
+// The main thread's side of the workers: starts them, tells them of sessions and images, hears of misses, and can end them.
+
+import { Worker } from 'node:worker_threads'
+import { publish } from '../../core/diagnostics.ts'
+import { fromMessage } from '../../core/errors.ts'
+import { native } from '../../native/load.ts'
+import type { SharedImage } from '../../rafs/index.ts'
+import { createCounterMemory } from '../counters.ts'
+import type { Owner } from '../fuse/attributes.ts'
+import type { Miss } from '../fuse/core.ts'
+import type { FuseSession } from '../session.ts'
+import { type FromWorker, type ToWorker, WAKE_UP, type WorkerStart } from './messages.ts'
+
+/** LIMIT: a worker answers a wake-up between two requests; one that has not after this long is stuck in a system call and is left behind. */
+const STOP_TIMEOUT_MS = 2_000
+
+export interface PoolListener {
+  miss(session: number, miss: Miss, at: number): void
+  interrupt(session: number, uniqueLow: number, uniqueHigh: number): void
+  /** The kernel ended the session: it was unmounted or aborted. Once per session. */
+  ended(session: number, errno: number): void
+  /** A worker is gone or broken: nothing more can be relied on. */
+  failed(error: Error): void
+}
+
+interface Member { readonly worker: Worker; readonly waitSet: number; readonly wakeUp: number; readonly exited: Promise<void> }
+
+export class WorkerPool {
+  /** Counters of all workers, and in the last block those of the main thread (misses). */
+  readonly counters: SharedArrayBuffer
+  readonly #listener: PoolListener
+  readonly #members: Member[]
+  readonly #ended = new Set<number>()
+  /** Sessions being dropped: how many workers have yet to let go, and what happens then. */
+  readonly #dropping = new Map<number, { left: number; done: () => void }>()
+  #stopping = false
+
+  constructor(threads: number, owner: Owner, listener: PoolListener) {
+    this.#listener = listener
+    this.counters = createCounterMemory(threads + 1)
+    this.#members = Array.from({ length: threads }, (_, thread) => this.#start(thread, owner))
+  }
+
+  get size(): number {
+    return this.#members.length
+  }
+
+  /** Lets every worker take requests of `session` (a serial from 1). Images are added before, so that the first request finds them. */
+  addSession(session: number, { fd, connection }: FuseSession, rootSerial: number, images: Iterable<readonly [serial: number, image: SharedImage | undefined]>): void {
+    const list = [...images]
+    for (const { worker, waitSet } of this.#members) {
+      post(worker, { kind: 'session', session, connection, rootSerial })
+      for (const [serial, image] of list) post(worker, { kind: 'image', session, serial, image })
+      const result = native().waitSetAdd(waitSet, fd, session, 0)
+      if (result < 0) throw new Error(`a worker cannot wait on the session: errno ${-result}`)
+    }
+  }
+
+  /** Resolves when no worker touches the session's descriptor any more, or when a worker is stuck (then the descriptor must not be closed): false. */
+  async dropSession(session: number, fd: number): Promise<boolean> {
+    const dropped = new Promise<void>((done) => this.#dropping.set(session, { left: this.#members.length, done }))
+    this.#broadcast({ kind: 'drop-session', session, fd })
+    return await within(STOP_TIMEOUT_MS, dropped)
+  }
+
+  /** Ends all workers. False when one is stuck in a system call: then the process cannot exit in the ordinary way. */
+  async stop(): Promise<boolean> {
+    this.#stopping = true
+    this.#broadcast({ kind: 'stop' })
+    const stopped = await within(STOP_TIMEOUT_MS, Promise.all(this.#members.map(({ exited }) => exited)))
+    if (stopped) for (const { waitSet, wakeUp } of this.#members) [waitSet, wakeUp].forEach((fd) => { native().closeFd(fd) })
+    return stopped
+  }
+
+  #start(thread: number, owner: Owner): Member {
+    const waitSet = native().waitSetCreate()
+    const wakeUp = native().eventCreate()
+    native().waitSetAdd(waitSet, wakeUp, WAKE_UP, 1)
+    const workerData: WorkerStart = { thread, waitSet, counters: this.counters, owner }
+    const worker = new Worker(new URL('./thread.js', import.meta.url), { workerData, stdout: false, stderr: false })
+    worker.on('message', (message: FromWorker) => this.#hear(message))
+    worker.on('error', (error) => this.#fail(error instanceof Error ? error : new Error(String(error))))
+    const exited = new Promise<void>((resolve) => worker.once('exit', () => {
+      this.#fail(new Error(`worker ${thread} ended by itself`))
+      resolve()
+    }))
+    return { worker, waitSet, wakeUp, exited }
+  }
+
+  #broadcast(message: ToWorker): void {
+    for (const { worker, wakeUp } of this.#members) {
+      post(worker, message)
+      native().eventSignal(wakeUp)
+    }
+  }
+
+  #hear(message: FromWorker): void {
+    switch (message.kind) {
+      case 'miss': return this.#listener.miss(message.session, message.miss, message.at)
+      case 'interrupt': return this.#listener.interrupt(message.session, message.uniqueLow, message.uniqueHigh)
+      case 'request-error': return publish('serve:request:error', message)
+      case 'failed': return this.#fail(fromMessage(message.error))
+      case 'dropped': return this.#dropped(message.session)
+      case 'ready': return
+      case 'ended':
+        if (this.#ended.has(message.session)) return
+        this.#ended.add(message.session)
+        return this.#listener.ended(message.session, message.errno)
+    }
+  }
+
+  #dropped(session: number): void {
+    const dropping = this.#dropping.get(session)
+    if (!dropping || --dropping.left > 0) return
+    this.#dropping.delete(session)
+    dropping.done()
+  }
+
+  #fail(error: Error): void {
+    if (!this.#stopping) this.#listener.failed(error)
+  }
+}
+
+function post(worker: Worker, message: ToWorker): void {
+  worker.postMessage(message)
+}
+
+/** Whether `promise` is done within `ms`. */
+async function within(ms: number, promise: Promise<unknown>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<false>((resolve) => { timer = setTimeout(() => resolve(false), ms) })
+  try {
+    return await Promise.race([promise.then(() => true), late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
