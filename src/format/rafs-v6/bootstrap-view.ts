@@ -8,7 +8,7 @@ import { roundUp } from '../../core/units.ts'
 import { entryCount, entryFileType, entryName, entryNid, compareName, findInBlock, type Block, type Bytes } from '../erofs/directory-block.ts'
 import { decodeXattrs, xattrAreaSize, type Xattr } from '../erofs/inline-xattrs.ts'
 import {
-  chunkIndex, compactInode, EROFS_FT, EROFS_LAYOUT, extendedInode, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK,
+  chunkIndex, compactInode, EROFS_LAYOUT, extendedInode, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK,
 } from '../erofs/inode.ts'
 import { EROFS_NAME_LEN, EROFS_SLOT_SIZE, type DeviceSlot, type SuperBlock } from '../erofs/super-block.ts'
 import { readBlobRecords, readDeviceSlots, type BlobRecord } from './blob-records.ts'
