@@ -3,30 +3,16 @@
 
 import { bytesOf, compareBytes } from '../../core/byte-string.ts'
 import { roundUp } from '../../core/units.ts'
-import type { TarEntryType } from './entry.ts'
+import type { TarEntry, TarEntryType } from './entry.ts'
 import { BLOCK_SIZE, seal, TYPE_FLAG, type UstarHeader, USTAR_MAGIC, ustarHeader } from './header.ts'
 import { writePax, xattrKey } from './pax.ts'
 
-/** What to write; the fields are those of `TarEntry`. Strings are byte strings, `size` is that of the data that follows. */
-export interface WritableEntry {
-  readonly path: string
-  readonly type: TarEntryType
-  readonly mode: number
-  readonly uid: number
-  readonly gid: number
-  readonly mtime: number
-  /** Not 0: the time goes into the PAX header as well. */
-  readonly mtimeNsec?: number
-  readonly size?: number
-  /** Written as it stands, for both kinds of links. */
-  readonly link?: string
-  readonly rdevMajor?: number
-  readonly rdevMinor?: number
-  readonly xattrs?: readonly (readonly [name: string, value: Uint8Array])[]
+/** What to write. `size` is that of the data that follows; `link` is written as it stands (upstream's hard link targets begin with a slash). */
+export type WritableEntry =
+  & Pick<TarEntry, 'path' | 'type' | 'mode' | 'uid' | 'gid' | 'mtime'>
+  & Partial<Pick<TarEntry, 'mtimeNsec' | 'size' | 'link' | 'rdevMajor' | 'rdevMinor' | 'xattrs'>>
   /** Names of the owners, cut to 32 bytes. */
-  readonly userName?: string
-  readonly groupName?: string
-}
+  & { readonly userName?: string; readonly groupName?: string }
 
 /** Fields of 100 bytes: `name` and `linkname`. */
 const FIELD = 100
