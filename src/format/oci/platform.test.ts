@@ -47,6 +47,7 @@ describe('matching', () => {
     expect(bestPlatform(parsePlatform('linux/arm64/v9.2', host), arm)).toBe(1)
     expect(bestPlatform(parsePlatform('linux/arm64/v8.5', host), arm)).toBe(0)
     expect(bestPlatform(parsePlatform('linux/arm64', host), arm)).toBe(-1)
+    expect(bestPlatform(parsePlatform('linux/arm64/x', host), [parsePlatform('linux/arm/v7', host)])).toBe(-1)
     expect(bestPlatform({ os: 'linux', architecture: 'amd64', variant: 'v99999999' }, [])).toBe(-1)
   })
 })

@@ -93,7 +93,7 @@ export function bestPlatform(wanted: Platform, offers: readonly (Platform | unde
 
 function runnablePlatforms(platform: Platform): Platform[] {
   const { os, architecture, variant = '' } = platform
-  const version = Number(/^v([0-9]+)$/.exec(variant)?.[1] ?? 0)
+  const version = Number(/^v?([0-9]+)$/.exec(variant)?.[1] ?? 0)
   const down = (name: string, from: number, to: number): Platform[] => {
     const list: Platform[] = []
     // LIMIT: no architecture has more than 16 variants; a claimed "v999999" must not make a list of that length.
@@ -103,23 +103,21 @@ function runnablePlatforms(platform: Platform): Platform[] {
   switch (architecture) {
     case 'amd64': return [platform, ...down('amd64', version - 1, 1), { architecture: '386', os }]
     case 'arm': return [platform, ...down('arm', version - 1, 5)]
-    case 'arm64': return [platform, ...arm64Below(variant).map((below) => ({ architecture, os, variant: below })), ...down('arm', 8, 5)]
+    case 'arm64': {
+      const below = arm64Below(variant)
+      return below === undefined ? [platform] : [platform, ...below.map((name) => ({ architecture, os, variant: name })), ...down('arm', 8, 5)]
+    }
     default: return [platform]
   }
 }
 
-/** Armv9.n includes Armv8.(n+5), at most v8.9; each minor version includes the ones below it. */
-function arm64Below(variant: string): string[] {
-  const [, major = '8', minor = '0'] = /^v([89])(?:\.([0-9]))?$/.exec(variant) ?? []
-  const below: string[] = []
-  const series = (name: number, from: number) => { for (let n = from; n >= 0; n--) below.push(n === 0 ? `v${name}` : `v${name}.${n}`) }
-  if (major === '9') {
-    series(9, Number(minor) - 1)
-    series(8, Math.min(Number(minor) + 5, 9))
-  } else {
-    series(8, Number(minor) - 1)
-  }
-  return below
+/** Armv9.n includes Armv8.(n+5), at most v8.9; each minor version includes the ones below it. Undefined for a variant that is not known. */
+function arm64Below(variant: string): string[] | undefined {
+  const known = /^v([89])(?:\.([0-9]))?$/.exec(variant === '' ? 'v8' : variant)
+  if (known === null) return undefined
+  const minor = Number(known[2] ?? 0)
+  const series = (major: number, from: number) => Array.from({ length: from + 1 }, (_, index) => (index === from ? `v${major}` : `v${major}.${from - index}`))
+  return known[1] === '9' ? [...series(9, minor - 1), ...series(8, Math.min(minor + 5, 9))] : series(8, minor - 1)
 }
 
 function normalizeOs(os: string): string {
