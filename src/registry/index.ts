@@ -9,3 +9,4 @@ export { createRangeFetcher, type RangeFetcher } from './client/range-fetcher.ts
 export { decodeBasic, type Credentials } from './auth/credentials.ts'
 export { manifestTypeOf } from './manifest-type.ts'
 export { serveLayout, type AccessEntry, type LayoutServer, type ServeOptions } from './server/serve-layout.ts'
+export { sweepTempFiles, TempFile } from './layout/temp-file.ts'
