@@ -59,7 +59,7 @@ export function validateMetaHeader(header: BlobMetaHeader, { blobId, entry, isBa
   check(header.ciCompressor === entry.ciCompressor, 'another compressor than in the image')
   check(header.ciOffset === entry.ciOffset, `offset ${header.ciOffset}, the image says ${entry.ciOffset}`)
   check(header.ciCompressedSize === entry.ciCompressedSize && header.ciUncompressedSize === entry.ciUncompressedSize, 'other sizes than in the image')
-  if (!isBatch) return
+  if (!isBatch || header.contextCount === 0) return
   check(header.contextOffset >= entry.chunkCount * chunkInfoV2.size, 'batch contexts overlap the chunks')
   check(header.contextCount <= entry.chunkCount, 'more batches than chunks')
   check(header.contextOffset + header.contextCount * batchContext.size <= entry.ciUncompressedSize, 'batch contexts run past the end')

@@ -2,6 +2,7 @@
 // SPEC: nydus storage/src/meta/toc.rs, builder/src/core/context.rs write_tar_header; spec-rafs.md C.1, C.8.
 
 import { asciiz, bytes, reserved, size64, struct, u32, type Decoded } from '../../core/struct.ts'
+import { number as tarNumber } from '../tar/header.ts'
 
 export type TocEntry = Decoded<typeof tocEntry>
 export const tocEntry = struct('TocEntry', 128, [
@@ -31,7 +32,7 @@ export const TOC_NAME = {
 export const gnuTarHeader = struct('GnuTarHeader', 512, [
   [  0, 'name',      asciiz(100), 'name'],
   [100, '_ids',      reserved(24), 'mode, uid, gid: NUL'],
-  [124, 'size',      bytes(12), 'size: 11 octal digits and NUL; base-256 from 8 GiB'],
+  [124, 'size',      tarNumber(12), 'size: of the region in front'],
   [136, 'mtime',     asciiz(12), 'mtime: eleven zeros'],
   [148, 'checksum',  asciiz(8), 'chksum: 7 octal digits and NUL'],
   [156, 'typeflag',  asciiz(1), 'typeflag: 0'],

@@ -46,7 +46,7 @@ function text(size: number): FieldType<string> {
 }
 
 /** Octal digits and a NUL; base-256 (GNU) where the digits do not suffice or the value is negative. */
-function number(size: number): FieldType<number> {
+export function number(size: number): FieldType<number> {
   return {
     size, label: `octal[${size}] or base-256`,
     read(view, at) {
