@@ -1,6 +1,8 @@
 // One fetch per key however many readers ask. The fetch is aborted only when every reader has left:
 // a killed `cat` must not fail the container that waits for the same chunk.
 
+import { setMaxListeners } from 'node:events'
+
 interface Flight<V> {
   readonly promise: Promise<V>
   readonly controller: AbortController
@@ -42,6 +44,7 @@ export function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<
   return new Promise((resolve, reject) => {
     if (signal.aborted) { reject(signal.reason); return }
     const leave = () => reject(signal.reason)
+    setMaxListeners(0, signal) // one signal stops many waits; Node would warn of a leak at eleven
     signal.addEventListener('abort', leave, { once: true })
     promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', leave))
   })
