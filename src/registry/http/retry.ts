@@ -26,7 +26,7 @@ export function backoffMs(policy: RetryPolicy, attempt: number, random: () => nu
 export function retryAfterMs(header: string | undefined, now: number = Date.now()): number | undefined {
   if (header === undefined) return undefined
   if (/^\d{1,9}$/.test(header.trim())) return Number(header.trim()) * 1000
-  const date = Date.parse(header)
+  const date = /^[A-Z][a-z]{2}/.test(header) ? Date.parse(header) : Number.NaN // all three HTTP dates begin with a day's name; Date.parse takes far more
   return Number.isNaN(date) ? undefined : Math.max(0, date - now)
 }
 

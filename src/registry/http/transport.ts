@@ -1,6 +1,7 @@
 // One HTTP exchange: pooled connections per origin, TLS per host, timeouts, abort, events. No retries, no redirects, no credentials:
 // those belong to the client, which knows what may be repeated and what may be sent where.
 
+import { setMaxListeners } from 'node:events'
 import { EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici'
 import { publish } from '../../core/diagnostics.ts'
 import { CodedError, isCoded } from '../../core/errors.ts'
@@ -62,6 +63,7 @@ export class Transport implements AsyncDisposable {
   /** One exchange. REGISTRY_UNREACHABLE when there is no answer; rejects with `signal.reason` when aborted. */
   async request(request: HttpRequest): Promise<HttpResponse> {
     request.signal.throwIfAborted()
+    setMaxListeners(0, request.signal) // one signal stops many requests; Node would warn of a leak at eleven
     const started = performance.now()
     const dispatcher = await this.#dispatcherFor(request.url)
     try {

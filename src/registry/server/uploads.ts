@@ -20,6 +20,7 @@ export class Uploads implements AsyncDisposable {
   readonly #store: LayoutStore
   readonly #maxBytes: number
   readonly #sessions = new Map<string, Session>()
+  #opening = 0
 
   constructor(store: LayoutStore, { maxBytes }: { maxBytes: number }) {
     this.#store = store
@@ -32,12 +33,8 @@ export class Uploads implements AsyncDisposable {
     const mount = query.get('mount')
     if (mount !== null && isDigest(mount) && await this.#store.blobSize(mount) !== undefined) return created(response, repository, mount)
     const digest = digestIn(query)
-    if (this.#sessions.size >= MAX_SESSIONS) throw new Refusal(429, 'TOOMANYREQUESTS', 'too many uploads at once', { 'retry-after': '5' })
-    const id = randomUUID()
-    const session: Session = { repository, writer: await this.#store.receive(), timer: setTimeout(() => void this.#end(id), SESSION_IDLE_MS).unref(), busy: false }
-    this.#sessions.set(id, session)
+    const { id, session } = await this.#open(repository)
     if (digest !== undefined && mount === null) return this.#close(id, session, { request, response, digest })
-    session.timer.refresh()
     accepted(response, 202, id, session)
   }
 
@@ -68,6 +65,19 @@ export class Uploads implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const id of [...this.#sessions.keys()]) await this.#end(id)
+  }
+
+  async #open(repository: string): Promise<{ id: string; session: Session }> {
+    if (this.#sessions.size + this.#opening >= MAX_SESSIONS) throw new Refusal(429, 'TOOMANYREQUESTS', 'too many uploads at once', { 'retry-after': '5' })
+    this.#opening++
+    try {
+      const id = randomUUID()
+      const session: Session = { repository, writer: await this.#store.receive(), timer: setTimeout(() => void this.#end(id), SESSION_IDLE_MS).unref(), busy: false }
+      this.#sessions.set(id, session)
+      return { id, session }
+    } finally {
+      this.#opening--
+    }
   }
 
   async #close(id: string, session: Session, { request, response, digest }: { request: IncomingMessage; response: ServerResponse; digest: Digest }): Promise<void> {
