@@ -152,6 +152,7 @@ static size_t choose_kernel(size_t wanted, LaneHash **kernel) {
   *kernel = hash_sse41;
   return __builtin_cpu_supports("sse4.1") ? 4 : 0;
 #else
+  (void)wanted;
   *kernel = hash_portable;
   return 4;
 #endif
