@@ -2,7 +2,7 @@
 // SPEC: spec-surface.md B.5. COMPAT: errors are {"code":"UNDEFINED","message":...}; callers accept 200 and 204 only.
 
 import { existsSync, rmSync } from 'node:fs'
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { CodedError, isCoded } from '../core/errors.ts'
 import type { Daemon } from './daemon/daemon.ts'
 
@@ -31,6 +31,7 @@ export class ApiServer {
 
   /** Listens; a file left at the path by a daemon that died is replaced. @throws CONFIG_INVALID when the path cannot be listened on */
   static async listen(daemon: Daemon, options: ApiOptions): Promise<ApiServer> {
+    const { createServer } = await import('node:http') // 10 ms that the mount need not wait for
     const server = createServer((request, response) => void serve(daemon, options, request, response))
     // The snapshotter holds a connection open without a byte and takes its end for the daemon's death: nothing here may reap it.
     server.headersTimeout = 0

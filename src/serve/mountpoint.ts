@@ -50,7 +50,7 @@ export function mountedDevice(mountpoint: string): string | undefined {
   let device: string | undefined
   for (const line of readFileSync('/proc/self/mountinfo', 'latin1').split('\n')) {
     const [, , major, , target] = line.split(' ')
-    if (target !== undefined && unescape(target) === Buffer.from(mountpoint).toString('latin1')) device = major
+    if (target !== undefined && unescapeOctal(target) === Buffer.from(mountpoint).toString('latin1')) device = major
   }
   return device
 }
@@ -84,6 +84,6 @@ function nodeErrno(error: unknown): number | undefined {
 }
 
 // mountinfo writes space, tab, newline and backslash as \ooo
-function unescape(text: string): string {
+function unescapeOctal(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
 }

@@ -44,8 +44,7 @@ export class Log {
 
   /** From now on; an unknown level changes nothing. */
   setLevel(level: string): void {
-    const index = LOG_LEVELS.findIndex((known) => known === level)
-    if (index >= 0) this.#level = index
+    for (const [index, known] of LOG_LEVELS.entries()) if (known === level) this.#level = index
   }
 
   /** One line. Never throws: a full disk must not stop the daemon. */

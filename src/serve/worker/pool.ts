@@ -96,16 +96,15 @@ export class WorkerPool {
 
   #hear(message: FromWorker): void {
     switch (message.kind) {
-      case 'miss': return this.#listener.miss(message.session, message.miss, message.at)
-      case 'interrupt': return this.#listener.interrupt(message.session, message.uniqueLow, message.uniqueHigh)
-      case 'request-error': return publish('serve:request:error', message)
-      case 'failed': return this.#fail(fromMessage(message.error))
-      case 'dropped': return this.#dropped(message.session)
-      case 'ready': return
+      case 'ready': break
+      case 'miss': this.#listener.miss(message.session, message.miss, message.at); break
+      case 'interrupt': this.#listener.interrupt(message.session, message.uniqueLow, message.uniqueHigh); break
+      case 'request-error': publish('serve:request:error', message); break
+      case 'failed': this.#fail(fromMessage(message.error)); break
+      case 'dropped': this.#dropped(message.session); break
       case 'ended':
-        if (this.#ended.has(message.session)) return
+        if (!this.#ended.has(message.session)) this.#listener.ended(message.session, message.errno)
         this.#ended.add(message.session)
-        return this.#listener.ended(message.session, message.errno)
     }
   }
 
