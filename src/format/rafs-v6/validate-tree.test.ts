@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest'
+import { deepBootstrap, largeBootstrap } from '../../../test/support/large-image.ts'
 import { bootstrapOf, mutated, mutations, readableCases } from '../../../test/support/vectors.ts'
 import { isCoded } from '../../core/errors.ts'
+import { dirent, extendedInode } from '../erofs/inode.ts'
 import { BootstrapView } from './bootstrap-view.ts'
 import { validateTree, type TreeProblem } from './validate-tree.ts'
 
@@ -46,5 +48,56 @@ describe('validateTree', () => {
       } catch { return false }
     })
     expect(warned.map(({ name }) => name)).toEqual(expect.arrayContaining(['sb-inos-wrong', 'dirent-type', 'dirent-unsorted', 'xattr-shared-1', 'inode-chunk-format', 'inode-size-plus-chunk', 'chunk-usize-0']))
+  })
+
+  it('refuses a directory that is reached twice, without walking it again', () => {
+    const bytes = Uint8Array.from(largeBootstrap([3, 3]))
+    const view = BootstrapView.open(bytes)
+    const root = view.inode(view.rootNid)
+    const [first, second] = ['directory-0', 'directory-1'].map((name) => view.lookup(root, name)!.nid)
+    const at = bytes.subarray(root.offset).findIndex((_, i) => dirent.decode(bytes, root.offset + i).nid === BigInt(second!))
+    dirent.encode({ ...dirent.decode(bytes, root.offset + at), nid: BigInt(first!) }, bytes, root.offset + at)
+    expect(verdict(bytes)).toEqual([expect.stringMatching(/^\/directory-1: directory .* second time/)])
+  })
+
+  it('cuts off directories that share their blocks, however many there are', () => {
+    const bytes = Uint8Array.from(largeBootstrap([5000, ...Array<number>(2000).fill(1)]))
+    const view = BootstrapView.open(bytes)
+    const root = view.inode(view.rootNid)
+    const large = view.inode(view.lookup(root, 'directory-0')!.nid)
+    for (let d = 1; d <= 2000; d++) {
+      const { offset } = view.inode(view.lookup(root, `directory-${d}`)!.nid)
+      const inode = extendedInode.decode(bytes, offset)
+      extendedInode.encode({ ...inode, format: 1, size: large.size - large.size % 4096, union: large.union }, bytes, offset)
+    }
+    const start = performance.now()
+    expect(verdict(bytes).join()).toContain('directories overlap')
+    expect(performance.now() - start).toBeLessThan(5000) // ten million entries would take much longer
+  })
+
+  it('cuts off attributes and chunk addresses that overlap', () => {
+    const bytes = Uint8Array.from(largeBootstrap([3000]))
+    const view = BootstrapView.open(bytes)
+    for (const { node } of validateTree(view)) {
+      if (node === undefined || node.path.length < 20) continue
+      const inode = extendedInode.decode(bytes, node.inode.offset)
+      const room = bytes.length - node.inode.offset - extendedInode.size
+      extendedInode.encode(node.inode.nid % 2 === 0 ? { ...inode, xattrCount: Math.min(0xffff, room >> 2) - 4 } : { ...inode, size: (room >> 3) * view.chunkSize }, bytes, node.inode.offset)
+    }
+    const errors = verdict(bytes).join()
+    expect(errors).toContain('more extended attributes than fit')
+    expect(errors).toContain('more chunk addresses than fit')
+  })
+
+  it('limits the depth of directories', () => {
+    expect(verdict(deepBootstrap(4000))).toEqual([])
+    expect(verdict(deepBootstrap(4100))).toEqual([expect.stringMatching(/nested more than 4096 deep/)])
+  })
+
+  it('checks 40,000 entries of one directory in well under a second', () => {
+    const bytes = largeBootstrap([40_000])
+    const start = performance.now()
+    expect(verdict(bytes)).toEqual([])
+    expect(performance.now() - start).toBeLessThan(1500) // 0.1 s on an idle machine
   })
 })
