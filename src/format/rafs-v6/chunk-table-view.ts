@@ -51,6 +51,11 @@ export class ChunkTableView {
     return chunkEntry.decode(this.#bytes, row * chunkEntry.size)
   }
 
+  /** The row as it is stored, a view. */
+  record(row: number): Uint8Array {
+    return this.#bytes.subarray(row * chunkEntry.size, (row + 1) * chunkEntry.size)
+  }
+
   /** 32 bytes, a view. */
   digest(row: number): Uint8Array {
     const at = row * chunkEntry.size + DIGEST
