@@ -83,11 +83,17 @@ export async function openTarget(where: string | Location, options: OpenOptions)
   switch (location.kind) {
     case 'oci': return new LayoutTarget(name, await LayoutStore.open(location.path, { create: true }), location.image ?? 'latest')
     case 'oci-archive': return ArchiveTarget.open(location.path, { imageName: location.image ?? 'latest', docker: false })
-    case 'docker-archive': return ArchiveTarget.open(location.path, { imageName: dockerName(location.image ?? path.basename(location.path, '.tar').toLowerCase()) ?? 'latest', docker: true })
+    case 'docker-archive': return ArchiveTarget.open(location.path, { imageName: dockerName(location.image ?? fileStem(location.path))!, docker: true })
   }
 }
 
-/** RepoTags always have a tag. COMPAT: docker writes familiar names (`alpine:3`), podman full ones; both are taken as they stand. */
+/** Archives of docker and podman name images by full references with a tag; people leave out what docker does. Digests stay. REGISTRY_BAD_REFERENCE. */
 function dockerName(image: string | undefined): string | undefined {
-  return image === undefined || isDigest(image) || image.includes(':') ? image : `${image}:latest`
+  return image === undefined || isDigest(image) ? image : formatReference(withDefaultTag(parseReference(image)))
+}
+
+/** `My App.tar` → `my-app`: a name for an image that was given none. */
+function fileStem(file: string): string {
+  const stem = path.basename(file).replace(/\.tar$/, '').toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-+|-+$/g, '')
+  return stem === '' ? 'image' : stem
 }

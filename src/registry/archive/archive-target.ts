@@ -9,9 +9,10 @@ import { KiB } from '../../core/units.ts'
 import { parseManifest, type Descriptor } from '../../format/oci/descriptor.ts'
 import { splitDigest, type Digest } from '../../format/oci/digest.ts'
 import { isManifestType, MEDIA_TYPE } from '../../format/oci/media-types.ts'
+import { familiarReference, parseReference } from '../../format/oci/reference.ts'
 import { BLOCK_SIZE, seal, TYPE_FLAG, USTAR_MAGIC, ustarHeader } from '../../format/tar/header.ts'
 import { checkManifestSize, digestOf, verified } from '../content.ts'
-import { named } from '../layout/names.ts'
+import { CONTAINERD_NAME, named, splitName } from '../layout/names.ts'
 import { sweepTempFiles, TempFile } from '../layout/temp-file.ts'
 import { Spool } from '../spool.ts'
 import type { BlobContent, Fetched, ImageTarget, Pushed, PushOptions, Signal } from '../types.ts'
@@ -20,7 +21,7 @@ import type { BlobContent, Fetched, ImageTarget, Pushed, PushOptions, Signal } f
 const RECORD_SIZE = 10 * KiB
 
 export interface ArchiveTargetOptions {
-  /** What the image is called inside the archive. */
+  /** What the image is called inside the archive; for docker a full reference with a tag. */
   readonly imageName: string
   /** Add docker's manifest.json. */
   readonly docker: boolean
@@ -107,7 +108,7 @@ export class ArchiveTarget implements ImageTarget {
     signal.throwIfAborted()
     await this.#queue
     if (this.#image === undefined) throw new CodedError('REGISTRY_STORE', `${this.#file}: no image was written to the archive`)
-    const index = { schemaVersion: 2, mediaType: MEDIA_TYPE.ociIndex, manifests: [named(this.#image, this.#options.imageName)] }
+    const index = { schemaVersion: 2, mediaType: MEDIA_TYPE.ociIndex, manifests: [this.#named(this.#image)] }
     await this.#append('index.json', Buffer.from(JSON.stringify(index)))
     await this.#append('oci-layout', Buffer.from('{"imageLayoutVersion":"1.0.0"}'))
     if (this.#options.docker) await this.#append('manifest.json', Buffer.from(JSON.stringify([this.#dockerManifest(this.#image)])))
@@ -120,11 +121,18 @@ export class ArchiveTarget implements ImageTarget {
     await this.#temp[Symbol.asyncDispose]()
   }
 
+  #named(image: Descriptor): Descriptor {
+    const { docker, imageName } = this.#options
+    if (!docker) return named(image, imageName)
+    const entry = named(image, splitName(imageName).tag)
+    return { ...entry, annotations: { [CONTAINERD_NAME]: imageName, ...entry.annotations } }
+  }
+
   /** docker load and podman read this file; both take OCI blobs as configs and layers. */
   #dockerManifest(image: Descriptor): object {
     if (!isManifestType(image.mediaType)) throw new CodedError('REGISTRY_STORE', `${this.#file}: a docker archive holds images of one platform; use oci-archive: for an index`)
     const { config, layers } = parseManifest(this.#manifests.get(image.digest)!.bytes)
-    return { Config: blobName(config.digest), RepoTags: [this.#options.imageName], Layers: layers.map((layer) => blobName(layer.digest)) }
+    return { Config: blobName(config.digest), RepoTags: [familiarReference(parseReference(this.#options.imageName))], Layers: layers.map((layer) => blobName(layer.digest)) }
   }
 
   #appendBlob(digest: Digest, spool: Spool): Promise<void> {

@@ -7,6 +7,7 @@ import { CodedError, foreignText } from '../../core/errors.ts'
 import { parseImageConfig, type Descriptor } from '../../format/oci/descriptor.ts'
 import type { Digest } from '../../format/oci/digest.ts'
 import { MEDIA_TYPE } from '../../format/oci/media-types.ts'
+import { formatReference, parseReference, withDefaultTag } from '../../format/oci/reference.ts'
 import { collect, digestOf, MAX_MANIFEST_SIZE } from '../content.ts'
 import { REF_NAME } from '../layout/names.ts'
 import type { ReadableLayout } from '../layout/layout-store.ts'
@@ -52,8 +53,8 @@ class DockerArchiveLayout implements ReadableLayout {
       const manifest = Buffer.from(JSON.stringify(await manifestOf(tar, image, { places, signal })))
       const descriptor: Descriptor = { mediaType: MEDIA_TYPE.dockerManifest, digest: digestOf(manifest), size: manifest.length }
       places.set(descriptor.digest, { bytes: manifest })
-      const names = image.tags.length > 0 ? image.tags : [undefined]
-      for (const name of names) entries.push(name === undefined ? descriptor : { ...descriptor, annotations: { [REF_NAME]: name } })
+      if (image.tags.length === 0) entries.push(descriptor)
+      for (const tag of image.tags) entries.push({ ...descriptor, annotations: { [REF_NAME]: formatReference(withDefaultTag(parseReference(tag))) } })
     }
     return new DockerArchiveLayout(tar, entries, places)
   }

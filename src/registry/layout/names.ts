@@ -6,7 +6,7 @@ import type { Descriptor } from '../../format/oci/descriptor.ts'
 
 export const REF_NAME = 'org.opencontainers.image.ref.name'
 /** containerd and docker save put the full reference here and only the tag in REF_NAME. */
-const CONTAINERD_NAME = 'io.containerd.image.name'
+export const CONTAINERD_NAME = 'io.containerd.image.name'
 
 /** The names of an entry of index.json, best first. */
 export function namesOf(entry: Descriptor): string[] {
