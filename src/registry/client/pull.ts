@@ -90,28 +90,29 @@ export async function* resumed(client: RegistryClient, { digest, size }: Pick<De
   if (options.length === 0 && !whole) return
   for (let failures = 0; ; ) {
     const startedAt = position
+    const headers: Record<string, string> = whole && position === 0 ? {} : { range: `bytes=${position}-${end - 1}` }
+    // outside of `try`: until an answer begins, `call` has repeated it often enough
+    const response = await client.getBlob(`blobs/${digest}`, { headers, signal })
+    if (response.status === 416) {
+      await response.discard()
+      throw mismatch(digest, `bytes ${position} to ${end}`, 'a shorter blob')
+    }
     try {
-      const headers: Record<string, string> = whole && position === 0 ? {} : { range: `bytes=${position}-${end - 1}` }
-      const response = await client.getBlob(`blobs/${digest}`, { headers, signal })
-      if (response.status === 416) {
-        await response.discard()
-        throw mismatch(digest, `bytes ${position} to ${end}`, 'a shorter blob')
-      }
       const length = whole ? Number.POSITIVE_INFINITY : end - position
       for await (const chunk of fromPosition(response, position, { length, maxSkipped: options.maxSkipped ?? Number.POSITIVE_INFINITY })) {
         position += chunk.length
         yield chunk
       }
+      if (position >= end) return
       // a body that ends early without an error: some proxies cut like that
-      if (position < end) throw new CodedError('REGISTRY_UNREACHABLE', `${digest}: body ended ${end - position} bytes early`, { reason: 'short body' })
-      return
+      throw new CodedError('REGISTRY_UNREACHABLE', `${digest}: body ended ${end - position} bytes early`, { reason: 'short body' })
     } catch (error) {
-      if (!hasCode(error, 'REGISTRY_UNREACHABLE') || error.context['status'] !== undefined) throw error
+      if (!hasCode(error, 'REGISTRY_UNREACHABLE')) throw error
       if (position >= end) return // everything came, only the end of the message did not
       failures = position - startedAt >= PROGRESS_BYTES ? 1 : failures + 1
       if (failures >= client.retry.attempts) throw error
       const delayMs = backoffMs(client.retry, failures + 1)
-      publish('registry:request:retry', { method: 'GET', url: `blobs/${digest}`, reason: String(error.context['reason']), delayMs })
+      publish('registry:request:retry', { method: 'GET', url: redactUrl(response.url), reason: String(error.context['reason']), delayMs })
       await sleep(delayMs, signal)
     }
   }
