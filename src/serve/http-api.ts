@@ -18,6 +18,9 @@ export interface ApiOptions {
   setLogLevel(level: string): void
 }
 
+/** What the API needs of a daemon. */
+export type ApiDaemon = Pick<Daemon, 'id' | 'supervisor' | 'state' | 'stop' | 'mounts' | 'fsStats' | 'inflight'>
+
 interface Answer { readonly status: number; readonly body?: unknown }
 
 export class ApiServer {
@@ -30,7 +33,7 @@ export class ApiServer {
   }
 
   /** Listens; a file left at the path by a daemon that died is replaced. @throws CONFIG_INVALID when the path cannot be listened on */
-  static async listen(daemon: Daemon, options: ApiOptions): Promise<ApiServer> {
+  static async listen(daemon: ApiDaemon, options: ApiOptions): Promise<ApiServer> {
     const { createServer } = await import('node:http') // 10 ms that the mount need not wait for
     const server = createServer((request, response) => void serve(daemon, options, request, response))
     // The snapshotter holds a connection open without a byte and takes its end for the daemon's death: nothing here may reap it.
@@ -54,7 +57,7 @@ export class ApiServer {
   }
 }
 
-async function serve(daemon: Daemon, options: ApiOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
+async function serve(daemon: ApiDaemon, options: ApiOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
   let answer: Answer
   try {
     answer = await route(daemon, options, request)
@@ -66,7 +69,7 @@ async function serve(daemon: Daemon, options: ApiOptions, request: IncomingMessa
   response.end(text)
 }
 
-type Route = (context: { daemon: Daemon; options: ApiOptions; query: URLSearchParams; body: () => Promise<unknown> }) => Answer | Promise<Answer>
+type Route = (context: { daemon: ApiDaemon; options: ApiOptions; query: URLSearchParams; body: () => Promise<unknown> }) => Answer | Promise<Answer>
 
 const ROUTES: Readonly<Record<string, Readonly<Record<string, Route>>>> = {
   '/api/v1/daemon': {
@@ -84,7 +87,6 @@ const ROUTES: Readonly<Record<string, Readonly<Record<string, Route>>>> = {
       return { status: 204 }
     },
   },
-  '/api/v1/daemon/events': { GET: () => ({ status: 200, body: { max_errors: 500, total_errors: 0, max_size: 51200, total_size: 0, errors: [] } }) },
   '/api/v1/metrics': { GET: ({ daemon, query }) => ({ status: 200, body: daemon.fsStats(mountOf(daemon, query).mountpoint) }) },
   '/api/v1/metrics/backend': { GET: ({ daemon, query }) => ({ status: 200, body: mountOf(daemon, query).image.backendMetrics }) },
   '/api/v1/metrics/blobcache': { GET: ({ daemon, query }) => ({ status: 200, body: blobcacheOf(daemon, query) }) },
@@ -96,7 +98,7 @@ const ROUTES: Readonly<Record<string, Readonly<Record<string, Route>>>> = {
   },
 }
 
-async function route(daemon: Daemon, options: ApiOptions, request: IncomingMessage): Promise<Answer> {
+async function route(daemon: ApiDaemon, options: ApiOptions, request: IncomingMessage): Promise<Answer> {
   const { pathname, searchParams } = new URL(request.url ?? '/', 'http://localhost')
   const methods = ROUTES[pathname]
   if (!methods) return failure(404, `no such path: ${pathname}`)
@@ -105,11 +107,11 @@ async function route(daemon: Daemon, options: ApiOptions, request: IncomingMessa
   return await handler({ daemon, options, query: searchParams, body: () => bodyOf(request) })
 }
 
-function describe(daemon: Daemon, { version }: ApiOptions): object {
+function describe(daemon: ApiDaemon, { version }: ApiOptions): object {
   return { version, id: daemon.id === '' ? null : daemon.id, supervisor: daemon.supervisor ?? null, state: daemon.state }
 }
 
-function collection(daemon: Daemon): object {
+function collection(daemon: ApiDaemon): object {
   return Object.fromEntries(daemon.mounts().map(({ mountpoint, mountedAt, config }) =>
     [mountpoint, { backend_type: 'Rafs', mountpoint, mounted_time: rustTime(mountedAt), config }]))
 }
@@ -121,7 +123,7 @@ function rustTime(date: Date): string {
 }
 
 // COMPAT: metrics ids are mountpoints; without one there must be exactly one instance.
-function mountOf(daemon: Daemon, query: URLSearchParams): ReturnType<Daemon['mounts']>[number] {
+function mountOf(daemon: ApiDaemon, query: URLSearchParams): ReturnType<ApiDaemon['mounts']>[number] {
   const mounts = daemon.mounts()
   const id = query.get('id')
   const found = id === null ? (mounts.length === 1 ? mounts[0] : undefined) : mounts.find(({ mountpoint }) => mountpoint === id)
@@ -130,7 +132,7 @@ function mountOf(daemon: Daemon, query: URLSearchParams): ReturnType<Daemon['mou
 }
 
 // COMPAT: the id of blob cache metrics is the configuration's.
-function blobcacheOf(daemon: Daemon, query: URLSearchParams): unknown {
+function blobcacheOf(daemon: ApiDaemon, query: URLSearchParams): unknown {
   const mounts = daemon.mounts()
   const id = query.get('id')
   const found = id === null ? (mounts.length === 1 ? mounts[0] : undefined) : mounts.find(({ image }) => image.id === id || image.id === `/${id}`)
@@ -146,14 +148,16 @@ async function setDaemon({ options, body }: Parameters<Route>[0]): Promise<Answe
   return { status: 204 }
 }
 
+// A body that is too long is read to its end all the same (and thrown away): a client hears its answer only after it has sent everything.
 async function bodyOf(request: IncomingMessage): Promise<unknown> {
   const parts: Buffer[] = []
   let size = 0
-  for await (const part of request as AsyncIterable<Buffer>) {
+  for await (const part of request) {
+    if (!(part instanceof Buffer)) throw new Error('a request stream without an encoding gives buffers')
     size += part.length
-    if (size > MAX_BODY) throw new CodedError('CONFIG_INVALID', `a body is at most ${MAX_BODY} bytes`)
-    parts.push(part)
+    if (size <= MAX_BODY) parts.push(part)
   }
+  if (size > MAX_BODY) throw new CodedError('CONFIG_INVALID', `a body is at most ${MAX_BODY} bytes`)
   try {
     return JSON.parse(Buffer.concat(parts).toString('utf8'))
   } catch (cause) {

@@ -23,41 +23,44 @@ export interface PoolListener {
   failed(error: Error): void
 }
 
-interface Member { readonly worker: Worker; readonly waitSet: number; readonly wakeUp: number; readonly exited: Promise<void> }
+interface Listed { readonly fd: number; readonly messages: ToWorker[] }
+interface Member { readonly worker: Worker; readonly waitSet: number; readonly wakeUp: number; readonly exited: Promise<void>; ready: boolean }
 
 export class WorkerPool {
   /** Counters of all workers, and in the last block those of the main thread (misses). */
   readonly counters: SharedArrayBuffer
   readonly #listener: PoolListener
-  readonly #members: Member[]
+  readonly #threads: number
+  readonly #owner: Owner
+  readonly #members: Member[] = []
+  /** What a worker that starts later must hear, a session each. */
+  readonly #sessions = new Map<number, Listed>()
   readonly #ended = new Set<number>()
   /** Sessions being dropped: how many workers have yet to let go, and what happens then. */
   readonly #dropping = new Map<number, { left: number; done: () => void }>()
   #stopping = false
 
+  /** One worker starts at once. The others follow one by one when there is something to serve: together they would only delay the first answer. */
   constructor(threads: number, owner: Owner, listener: PoolListener) {
     this.#listener = listener
+    this.#threads = threads
+    this.#owner = owner
     this.counters = createCounterMemory(threads + 1)
-    this.#members = Array.from({ length: threads }, (_, thread) => this.#start(thread, owner))
+    this.#start()
   }
 
-  get size(): number {
-    return this.#members.length
-  }
-
-  /** Lets every worker take requests of `session` (a serial from 1). Images are added before, so that the first request finds them. */
+  /** Lets every worker take requests of `session` (a serial from 1), which shows `images`. */
   addSession(session: number, { fd, connection }: FuseSession, rootSerial: number, images: Iterable<readonly [serial: number, image: SharedImage | undefined]>): void {
-    const list = [...images]
-    for (const { worker, waitSet } of this.#members) {
-      post(worker, { kind: 'session', session, connection, rootSerial })
-      for (const [serial, image] of list) post(worker, { kind: 'image', session, serial, image })
-      const result = native().waitSetAdd(waitSet, fd, session, 0)
-      if (result < 0) throw new Error(`a worker cannot wait on the session: errno ${-result}`)
-    }
+    const messages: ToWorker[] = [{ kind: 'session', session, connection, rootSerial }]
+    for (const [serial, image] of images) messages.push({ kind: 'image', session, serial, image })
+    this.#sessions.set(session, { fd, messages })
+    for (const member of this.#members) introduce(member, session, { fd, messages })
+    this.#grow()
   }
 
   /** Resolves when no worker touches the session's descriptor any more, or when a worker is stuck (then the descriptor must not be closed): false. */
   async dropSession(session: number, fd: number): Promise<boolean> {
+    this.#sessions.delete(session)
     const dropped = new Promise<void>((done) => this.#dropping.set(session, { left: this.#members.length, done }))
     this.#broadcast({ kind: 'drop-session', session, fd })
     return await within(STOP_TIMEOUT_MS, dropped)
@@ -72,19 +75,26 @@ export class WorkerPool {
     return stopped
   }
 
-  #start(thread: number, owner: Owner): Member {
+  #start(): void {
+    const thread = this.#members.length
     const waitSet = native().waitSetCreate()
     const wakeUp = native().eventCreate()
     native().waitSetAdd(waitSet, wakeUp, WAKE_UP, 1)
-    const workerData: WorkerStart = { thread, waitSet, counters: this.counters, owner }
-    const worker = new Worker(new URL('./thread.js', import.meta.url), { workerData, stdout: false, stderr: false })
-    worker.on('message', (message: FromWorker) => this.#hear(message))
+    const workerData: WorkerStart = { thread, waitSet, counters: this.counters, owner: this.#owner }
+    const worker = new Worker(new URL('./thread.js', import.meta.url), { workerData })
+    worker.on('message', (message: FromWorker) => this.#hear(thread, message))
     worker.on('error', (error) => this.#fail(error instanceof Error ? error : new Error(String(error))))
     const exited = new Promise<void>((resolve) => worker.once('exit', () => {
       this.#fail(new Error(`worker ${thread} ended by itself`))
       resolve()
     }))
-    return { worker, waitSet, wakeUp, exited }
+    const member = { worker, waitSet, wakeUp, exited, ready: false }
+    this.#members.push(member)
+    for (const [session, listed] of this.#sessions) introduce(member, session, listed)
+  }
+
+  #grow(): void {
+    if (!this.#stopping && this.#sessions.size > 0 && this.#members.length < this.#threads && this.#members.every(({ ready }) => ready)) this.#start()
   }
 
   #broadcast(message: ToWorker): void {
@@ -94,9 +104,12 @@ export class WorkerPool {
     }
   }
 
-  #hear(message: FromWorker): void {
+  #hear(thread: number, message: FromWorker): void {
     switch (message.kind) {
-      case 'ready': break
+      case 'ready':
+        this.#members[thread]!.ready = true
+        this.#grow()
+        break
       case 'miss': this.#listener.miss(message.session, message.miss, message.at); break
       case 'interrupt': this.#listener.interrupt(message.session, message.uniqueLow, message.uniqueHigh); break
       case 'request-error': publish('serve:request:error', message); break
@@ -122,6 +135,13 @@ export class WorkerPool {
 
 function post(worker: Worker, message: ToWorker): void {
   worker.postMessage(message)
+}
+
+// The messages before the descriptor: a worker that meets an unknown session reads its messages.
+function introduce({ worker, waitSet }: Member, session: number, { fd, messages }: Listed): void {
+  for (const message of messages) post(worker, message)
+  const result = native().waitSetAdd(waitSet, fd, session, 0)
+  if (result < 0) throw new Error(`a worker cannot wait on the session: errno ${-result}`)
 }
 
 /** Whether `promise` is done within `ms`. */
