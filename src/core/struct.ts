@@ -56,7 +56,7 @@ export function struct<const R extends readonly Row[]>(name: string, size: numbe
 /** The docs page for a structure; `docs/format/*.md` is this text plus prose, and CI diffs it. */
 export function toMarkdown({ name, size, rows }: Struct<readonly Row[]>): string {
   const line = ([offset, field, type, doc]: Row) =>
-    `| 0x${offset.toString(16).padStart(2, '0')} | ${type.size} | ${field} | ${type.label} | ${doc} |`
+    `| 0x${offset.toString(16).padStart(2, '0')} | ${type.size} | ${field} | ${type.label} | ${doc.replaceAll('|', '\\|')} |`
   return [`### ${name} (${size} bytes)`, '', '| Offset | Size | Field | Type | Meaning |',
     '| --- | --- | --- | --- | --- |', ...rows.map(line), ''].join('\n')
 }
