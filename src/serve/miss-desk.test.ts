@@ -1,0 +1,118 @@
+// Replies are written to an ordinary file in place of /dev/fuse: the bytes are what matters.
+
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { CodedError } from '../core/errors.ts'
+import type { RafsImage } from '../rafs/index.ts'
+import { outHeader } from '../wire/fuse/header.ts'
+import { createCounterMemory, fsIoStats, OperationCounters } from './counters.ts'
+import { ERRNO } from './errno.ts'
+import type { Miss } from './fuse/core.ts'
+import { MissDesk } from './miss-desk.ts'
+
+const counters = createCounterMemory(1)
+let directory: string
+let fd: number
+
+type ReadInto = RafsImage['readInto']
+// SAFETY: the desk asks an image for an inode and for bytes, nothing else.
+const imageOf = (readInto: ReadInto): RafsImage => ({ view: { inode: (nid: number) => ({ nid }) }, readInto }) as unknown as RafsImage
+const miss = (unique: number): Miss => ({ uniqueLow: unique, uniqueHigh: 0x8000_0000, serial: 1, nid: 5, offset: 4096, length: 10 })
+const never: ReadInto = (_inode, _offset, _target, { signal }) => new Promise((_, reject) => { signal.addEventListener('abort', () => reject(signal.reason)) })
+
+function replies(): { errno: number; uniqueLow: number; body: string }[] {
+  const bytes = readFileSync(path.join(directory, 'device'))
+  const found = []
+  for (let at = 0; at < bytes.length;) {
+    const header = outHeader.decode(bytes, at)
+    expect(header.uniqueHigh).toBe(0x8000_0000)
+    found.push({ errno: Math.abs(header.error), uniqueLow: header.uniqueLow, body: bytes.toString('latin1', at + outHeader.size, at + header.length) })
+    at += header.length
+  }
+  return found
+}
+
+async function settled(desk: MissDesk): Promise<void> {
+  for (let i = 0; i < 100 && desk.inflight().length > 0; i++) await new Promise((resolve) => setTimeout(resolve, 5))
+  expect(desk.inflight()).toEqual([])
+}
+
+beforeEach(() => {
+  directory = mkdtempSync(path.join(tmpdir(), 'nydus-miss-'))
+  fd = openSync(path.join(directory, 'device'), 'w')
+})
+afterEach(() => {
+  closeSync(fd)
+  rmSync(directory, { recursive: true })
+})
+
+describe('MissDesk', () => {
+  const desk = (deadlineMs?: number): MissDesk => new MissDesk(new OperationCounters(counters, 0), deadlineMs)
+
+  it('answers with the bytes, under the request\'s own id', async () => {
+    const one = desk()
+    one.take(1, fd, imageOf(async (inode, offset, target) => { target.fill(65 + inode.nid + offset / 4096) }), miss(7), Date.now())
+    expect(one.inflight()).toMatchObject([{ inode: 5, opcode: 15 }])
+    await settled(one)
+    expect(replies()).toEqual([{ errno: 0, uniqueLow: 7, body: 'GGGGGGGGGG' }])
+  })
+
+  it('answers a failed fetch with EIO and no bytes, and one for an unmounted image with ESTALE', async () => {
+    const one = desk()
+    one.take(1, fd, imageOf(async (_inode, _offset, target) => {
+      target.fill(1)
+      throw new CodedError('STORAGE_DIGEST_MISMATCH', 'chunk 0')
+    }), miss(1), Date.now())
+    await settled(one)
+    one.take(1, fd, undefined, miss(2), Date.now())
+    await settled(one)
+    expect(replies()).toEqual([{ errno: ERRNO.EIO, uniqueLow: 1, body: '' }, { errno: ERRNO.ESTALE, uniqueLow: 2, body: '' }])
+  })
+
+  it('gives an interrupted read up with EINTR, and leaves the others alone', async () => {
+    const one = desk()
+    one.take(1, fd, imageOf(never), miss(1), Date.now())
+    one.take(1, fd, imageOf(never), miss(3), Date.now())
+    one.interrupt(1, fd, 1, 0x8000_0000)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    expect(replies()).toEqual([{ errno: ERRNO.EINTR, uniqueLow: 1, body: '' }])
+    expect(one.inflight()).toHaveLength(1)
+    await one.abort()
+  })
+
+  it('asks the kernel to send an INTERRUPT again that came before its request', () => {
+    desk().interrupt(1, fd, 8, 0x8000_0000)
+    expect(replies()).toEqual([{ errno: ERRNO.EAGAIN, uniqueLow: 9, body: '' }])
+  })
+
+  it('lets no read hang for ever: after its deadline it is EIO', async () => {
+    const one = desk(30)
+    one.take(1, fd, imageOf(never), miss(1), Date.now())
+    await settled(one)
+    expect(replies()).toEqual([{ errno: ERRNO.EIO, uniqueLow: 1, body: '' }])
+  })
+
+  it('answers everything when it is aborted, of one session only when that is asked', async () => {
+    const one = desk()
+    one.take(1, fd, imageOf(never), miss(1), Date.now())
+    one.take(2, fd, imageOf(never), miss(2), Date.now())
+    await one.abort(2)
+    expect(replies()).toEqual([{ errno: ERRNO.EINTR, uniqueLow: 2, body: '' }])
+    await one.abort()
+    expect(replies()).toHaveLength(2)
+  })
+
+  it('counts reads and failures', async () => {
+    const memory = createCounterMemory(1)
+    const one = new MissDesk(new OperationCounters(memory, 0))
+    one.take(1, fd, imageOf(async () => {}), miss(1), Date.now())
+    one.take(1, fd, undefined, miss(2), Date.now())
+    await settled(one)
+    const stats = fsIoStats(memory, '/')
+    expect(stats).toMatchObject({ id: '/', data_read: 10, block_count_read: [1, 0, 0, 0, 0, 0, 0, 0] })
+    expect(stats).toHaveProperty('fop_hits', [0, 0, 0, 0, 2, ...Array<number>(10).fill(0)])
+    expect(stats).toHaveProperty('fop_errors', [0, 0, 0, 0, 1, ...Array<number>(10).fill(0)])
+  })
+})

@@ -1,0 +1,144 @@
+// The loop with a scripted kernel: each exchange delivers what the script says and records the replies that came with it.
+
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { native } from '../../native/load.ts'
+import { readIn } from '../../wire/fuse/file.ts'
+import { inHeader, outHeader } from '../../wire/fuse/header.ts'
+import { FUSE_OP } from '../../wire/fuse/opcode.ts'
+import { createCounterMemory, fsIoStats } from '../counters.ts'
+import { ERRNO } from '../errno.ts'
+import { emptyImage } from '../fuse/empty-image.ts'
+import { type Extents, type ServedImage } from '../fuse/served-image.ts'
+import { S_IFREG } from '../../format/erofs/inode.ts'
+import { type LoopEnvironment, serveLoop } from './loop.ts'
+import { type FromWorker, type ToWorker, WAKE_UP } from './messages.ts'
+
+const SESSION = 4
+const FUSE_FD = 1000
+const connection = { xattrs: true, writable: false, minor: 38, flags: 0, flags2: 0, maxReadahead: 0, zeroMessageOpens: false }
+
+let directory: string
+let file: number
+beforeAll(() => {
+  directory = mkdtempSync(path.join(tmpdir(), 'nydus-loop-'))
+  writeFileSync(path.join(directory, 'cache'), 'abcdefghij')
+  file = openSync(path.join(directory, 'cache'), 'r')
+})
+afterAll(() => {
+  closeSync(file)
+  rmSync(directory, { recursive: true })
+})
+
+type Row = { wakeUp: true } | { ended: number } | { request: Uint8Array }
+
+/** An image whose only file is its root: node id 1 reads. */
+function imageOf(locate: (extents: Extents) => boolean): ServedImage {
+  const inode = { ...emptyImage.view.inode(1), mode: S_IFREG | 0o644, size: 100 }
+  return { ...emptyImage, view: { ...emptyImage.view, inode: () => inode }, locate: (_inode, _offset, _length, extents) => locate(extents) }
+}
+
+function readRequest(unique: number): Uint8Array {
+  const body = readIn.encode({ handle: 0n, offsetLow: 0, offsetHigh: 0, size: 6, readFlags: 0, lockOwner: 0n, flags: 0 })
+  return Buffer.concat([inHeader.encode({
+    length: inHeader.size + body.length, opcode: FUSE_OP.READ, uniqueLow: unique, uniqueHigh: 0, nodeLow: 1, nodeHigh: 0, uid: 0, gid: 0, pid: 0, extensions: 0,
+  }), body])
+}
+
+function play(image: ServedImage, script: Row[][], messages: ToWorker[], { late = false } = {}): { posted: FromWorker[]; replies: Int32Array[]; outputs: Uint8Array[]; removed: number[]; closed: number; counters: SharedArrayBuffer } {
+  const result = { posted: [] as FromWorker[], replies: [] as Int32Array[], outputs: [] as Uint8Array[], removed: [] as number[], closed: 0, counters: createCounterMemory(1) }
+  const inbox = late ? [] : [...messages]
+  const keep = (rows: Int32Array, output: Uint8Array): void => {
+    for (let at = 0; at < rows.length; at += 7) {
+      result.replies.push(rows.slice(at, at + 7))
+      result.outputs.push(output.slice(rows[at + 1]!, rows[at + 1]! + rows[at + 2]!))
+    }
+  }
+  const fake: Partial<LoopEnvironment['native']> = {
+    pread: (...args) => native().pread(...args),
+    waitSetRemove: (_set, fd) => result.removed.push(fd),
+    fuseReply: (fd, header, fileFd, offset, length) => {
+      keep(Int32Array.of(fd, 0, header.length, fileFd, offset, 0, length), header)
+      return 0
+    },
+    exchange(_set, output, replies, count, input, slot, requests) {
+      keep(replies.subarray(0, count * 7), output)
+      if (late) inbox.push(...messages.splice(0))
+      const rows = script.shift() ?? [{ wakeUp: true }]
+      if (script.length === 0) inbox.push({ kind: 'stop' })
+      rows.forEach((row, i) => {
+        const length = 'request' in row ? row.request.length : 'ended' in row ? -row.ended : 0
+        if ('request' in row) input.set(row.request, i * slot)
+        requests.set(['wakeUp' in row ? WAKE_UP : SESSION, FUSE_FD, i * slot, length], i * 4)
+      })
+      return rows.length
+    },
+  }
+  serveLoop({
+    // SAFETY: the loop uses these calls only.
+    native: fake as LoopEnvironment['native'],
+    start: { thread: 0, waitSet: 0, counters: result.counters, owner: { uid: 0, gid: 0 } },
+    receive: () => inbox.shift(),
+    post: (message) => result.posted.push(message),
+    openImage: () => ({ ...image, close: () => { result.closed++ } }),
+  })
+  return result
+}
+
+const introduction: ToWorker[] = [
+  { kind: 'session', session: SESSION, connection, rootSerial: 2 },
+  { kind: 'image', session: SESSION, serial: 2, image: undefined },
+]
+
+describe('the worker loop', () => {
+  it('answers a hit by a header and a row that names the file bytes', () => {
+    const { replies, outputs, counters, closed } = play(imageOf((extents) => { extents.push(file, 2 ** 33 + 4096, 6); return true }), [[{ request: readRequest(9) }], [{ wakeUp: true }]], introduction)
+    expect(replies.map((row) => [...row])).toEqual([[FUSE_FD, 0, outHeader.size, file, 4096, 2, 6]])
+    expect(outHeader.decode(outputs[0]!)).toEqual({ length: outHeader.size + 6, error: 0, uniqueLow: 9, uniqueHigh: 0 })
+    expect(fsIoStats(counters, '')).toMatchObject({ data_read: 6 })
+    expect(closed).toBe(1)
+  })
+
+  it('puts several extents together', () => {
+    const { replies, outputs } = play(imageOf((extents) => { extents.push(file, 0, 2); extents.push(file, 5, 4); return true }), [[{ request: readRequest(9) }], [{ wakeUp: true }]], introduction)
+    expect(replies[0]![3]).toBe(-1)
+    expect(Buffer.from(outputs[0]!.subarray(outHeader.size)).toString()).toBe('abfghi')
+  })
+
+  it('says EIO when a cache file is shorter than it should be, never a short read', () => {
+    const { outputs } = play(imageOf((extents) => { extents.push(file, 0, 2); extents.push(file, 8, 4); return true }), [[{ request: readRequest(9) }], [{ wakeUp: true }]], introduction)
+    expect(outHeader.decode(outputs[0]!)).toMatchObject({ length: outHeader.size, error: -ERRNO.EIO })
+    expect(outputs[0]).toHaveLength(outHeader.size)
+  })
+
+  it('hands a miss on and goes on with the next request', () => {
+    let first = true
+    const { posted, replies } = play(imageOf((extents) => {
+      if (first) return first = false
+      extents.push(file, 0, 6)
+      return true
+    }), [[{ request: readRequest(9) }, { request: readRequest(10) }], [{ wakeUp: true }]], introduction)
+    expect(posted).toMatchObject([{ kind: 'miss', session: SESSION, miss: { uniqueLow: 9, serial: 2, nid: 1, offset: 0, length: 6 } }])
+    expect(replies).toHaveLength(1)
+  })
+
+  it('learns of a session when its first request comes before the wake-up', () => {
+    const { replies } = play(imageOf((extents) => { extents.push(file, 0, 6); return true }), [[{ request: readRequest(9) }], [{ wakeUp: true }]], [...introduction], { late: true })
+    expect(replies).toHaveLength(1)
+  })
+
+  it('reports an unmounted session and stops waiting on it', () => {
+    const { posted, removed } = play(imageOf(() => false), [[{ ended: ERRNO.ENODEV }], [{ wakeUp: true }]], introduction)
+    expect(posted).toEqual([{ kind: 'ended', session: SESSION, errno: ERRNO.ENODEV }])
+    expect(removed).toEqual([FUSE_FD])
+  })
+
+  it('lets go of a dropped session, and ignores what comes for it afterwards', () => {
+    const { posted, closed, replies } = play(imageOf(() => false), [[{ wakeUp: true }], [{ request: readRequest(1) }], [{ wakeUp: true }]],
+      [...introduction, { kind: 'drop-session', session: SESSION, fd: FUSE_FD }])
+    expect(posted).toEqual([{ kind: 'dropped', session: SESSION }])
+    expect([closed, replies.length]).toEqual([1, 0])
+  })
+})
