@@ -1,0 +1,78 @@
+// A layer on its way from a source to whoever reads its tar: packed bytes verified, unpacked, unpacked bytes verified.
+
+import { createHash } from 'node:crypto'
+import { CodedError } from '../core/errors.ts'
+import type { Descriptor } from '../format/oci/descriptor.ts'
+import { type Digest, splitDigest } from '../format/oci/digest.ts'
+import type { LayerCompression } from '../format/oci/media-types.ts'
+import { decompressStream } from '../native/decompress-stream.ts'
+import type { ImageSource } from '../registry/index.ts'
+
+export interface OpenLayerOptions {
+  readonly layer: Descriptor
+  /** What the config says that the unpacked tar hashes to; undefined: not checked. */
+  readonly diffId: Digest | undefined
+  readonly signal: AbortSignal
+  /** Packed bytes read so far. */
+  readonly onProgress?: ((bytes: number) => void) | undefined
+}
+
+/**
+ * The uncompressed tar of a layer. The iteration ends with an error instead of normally when the packed bytes are not those of the descriptor
+ * (REGISTRY_DIGEST_MISMATCH) or the unpacked ones not those of `diffId` (IMAGE_INVALID); so read to its end. How a layer is packed is told by its
+ * first bytes, as containerd does: media types are often wrong. CODEC_CORRUPT.
+ */
+export async function* openLayer(source: ImageSource, { layer, diffId, signal, onProgress }: OpenLayerOptions): AsyncGenerator<Uint8Array, void, undefined> {
+  const hash = diffId === undefined ? undefined : createHash(splitDigest(diffId).algorithm)
+  for await (const piece of unpacked(counted(source.openBlob(layer, { signal }), onProgress), signal)) {
+    hash?.update(piece)
+    yield piece
+  }
+  if (diffId === undefined || hash === undefined) return
+  const got = hash.digest('hex')
+  if (got !== splitDigest(diffId).hex) {
+    throw new CodedError('IMAGE_INVALID', `layer ${layer.digest} unpacks to ${splitDigest(diffId).algorithm}:${got}, the config says ${diffId}`, { want: diffId, got })
+  }
+}
+
+async function* counted(source: AsyncIterable<Uint8Array>, onProgress: ((bytes: number) => void) | undefined): AsyncGenerator<Uint8Array, void, undefined> {
+  let bytes = 0
+  for await (const piece of source) {
+    yield piece
+    bytes += piece.length
+    onProgress?.(bytes)
+  }
+}
+
+/** SPEC: RFC 1952 2.3.1, RFC 8878 3.1.1 and 3.1.2 (skippable frames come first in what pzstd writes). */
+export function compressionOf(head: Uint8Array): LayerCompression {
+  const [a, b, c, d] = head
+  if (a === 0x1f && b === 0x8b) return 'gzip'
+  if (b === 0xb5 && c === 0x2f && d === 0xfd && a === 0x28) return 'zstd'
+  if (b === 0x2a && c === 0x4d && d === 0x18 && a !== undefined && a >> 4 === 5) return 'zstd'
+  return 'none'
+}
+
+async function* unpacked(source: AsyncIterable<Uint8Array>, signal: AbortSignal): AsyncGenerator<Uint8Array, void, undefined> {
+  const pieces = source[Symbol.asyncIterator]()
+  let head = new Uint8Array(0)
+  let ended = false
+  while (head.length < 4 && !ended) {
+    const next = await pieces.next()
+    if (next.done === true) ended = true
+    else head = Buffer.concat([head, next.value])
+  }
+  const whole = rejoined(head, pieces)
+  const compression = compressionOf(head)
+  if (compression === 'none') yield* whole
+  else yield* decompressStream(whole, compression, { signal })
+}
+
+async function* rejoined(head: Uint8Array, rest: AsyncIterator<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
+  try {
+    if (head.length > 0) yield head
+    for (let next = await rest.next(); next.done !== true; next = await rest.next()) yield next.value
+  } finally {
+    await rest.return?.()
+  }
+}
