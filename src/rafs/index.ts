@@ -1,0 +1,6 @@
+// What other layers import of rafs/.
+
+export type { SharedBootstrap } from './bootstrap-source.ts'
+export { openSharedImage, RafsImage, type ImageReplica, type OpenImageOptions, type SharedImage } from './image.ts'
+export { piecesOf, type ExtentSink, type Piece } from './locate.ts'
+export { resolvePath } from './resolve.ts'

@@ -1,0 +1,88 @@
+// Blobs as files: one file for all (`blob_file`), or `<dir>/<blob id>` with alternative directories.
+// SPEC: spec-surface.md B.3 backend.localfs.
+
+import { open, type FileHandle } from 'node:fs/promises'
+import path from 'node:path'
+import { CodedError } from '../../core/errors.ts'
+import { errnoOf } from '../errno.ts'
+import type { BlobBackend, BlobReader } from './backend.ts'
+
+export interface LocalfsOptions { readonly blobFile?: string; readonly dir?: string; readonly altDirs?: readonly string[] }
+
+/** One open file per blob, shared by all its readers until `close`. */
+export class LocalfsBackend implements BlobBackend {
+  readonly type = 'localfs'
+  readonly #options: LocalfsOptions
+  readonly #files = new Map<string, Promise<FileHandle>>()
+
+  constructor(options: LocalfsOptions) {
+    this.#options = options
+  }
+
+  open(blobId: string): BlobReader {
+    const size = async ({ signal }: { signal: AbortSignal }): Promise<number> => {
+      signal.throwIfAborted()
+      return (await (await this.#file(blobId)).stat()).size
+    }
+    return {
+      size,
+      read: async (offset, length, { signal }) => {
+        // before allocating: `length` may come from a hostile bootstrap
+        if (offset + length > await size({ signal })) throw shortRead(blobId, offset, length)
+        const bytes = Buffer.allocUnsafeSlow(length)
+        await readFully(await this.#file(blobId), bytes, offset, blobId)
+        signal.throwIfAborted()
+        return bytes
+      },
+    }
+  }
+
+  async close(): Promise<void> {
+    const files = [...this.#files.values()]
+    this.#files.clear()
+    for (const file of await Promise.allSettled(files)) if (file.status === 'fulfilled') await file.value.close()
+  }
+
+  #file(blobId: string): Promise<FileHandle> {
+    const known = this.#files.get(blobId)
+    if (known !== undefined) return known
+    const opening = openFirst(candidates(this.#options, blobId), blobId)
+    this.#files.set(blobId, opening)
+    opening.catch(() => this.#files.delete(blobId)) // the blob may be put there later
+    return opening
+  }
+}
+
+function candidates({ blobFile, dir, altDirs = [] }: LocalfsOptions, blobId: string): string[] {
+  if (blobFile) return [blobFile]
+  if (blobId === '' || blobId === '.' || blobId === '..' || blobId.includes('/')) return []
+  return [dir, ...altDirs].filter((folder) => folder !== undefined && folder !== '').map((folder) => path.join(folder!, blobId))
+}
+
+async function openFirst(paths: readonly string[], blobId: string): Promise<FileHandle> {
+  for (const file of paths) {
+    try {
+      return await open(file, 'r')
+    } catch (error) {
+      const errno = errnoOf(error)
+      if (errno === 'ENOENT' || errno === 'ENOTDIR') continue
+      const code = errno === 'EACCES' || errno === 'EPERM' ? 'STORAGE_DENIED' : 'STORAGE_UNREACHABLE'
+      throw new CodedError(code, `cannot open blob ${blobId} at ${file}: ${errno}`, { blobId }, { cause: error })
+    }
+  }
+  throw new CodedError('STORAGE_NOT_FOUND', `no file holds blob ${blobId}`, { blobId })
+}
+
+async function readFully(file: FileHandle, bytes: Uint8Array, offset: number, blobId: string): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    const { bytesRead } = await file.read(bytes, done, bytes.length - done, offset + done).catch((error: unknown) => {
+      throw new CodedError('STORAGE_UNREACHABLE', `cannot read blob ${blobId}: ${errnoOf(error)}`, { blobId, offset }, { cause: error })
+    })
+    if (bytesRead === 0) throw shortRead(blobId, offset, bytes.length)
+    done += bytesRead
+  }
+}
+
+function shortRead(blobId: string, offset: number, length: number): CodedError {
+  return new CodedError('STORAGE_SHORT_READ', `blob ${blobId} ends before ${offset + length}`, { blobId, offset, length })
+}

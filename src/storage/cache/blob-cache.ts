@@ -1,0 +1,241 @@
+// One blob in a cache directory: the sparse file of decompressed chunks, and the two states of each chunk in it.
+//
+//   verified since in use   shared memory (ready-map.ts)   readers go by this one
+//   durable                 chunk map on disk              survives a reboot; a hint: who meets such a chunk verifies it first
+//
+// Order of a fill. The bits on disk never run ahead of durable data, and no read waits for a sync:
+//   1. verify in memory (the caller)   2. write   3. ready in shared memory   4. fdatasync, batched   5. bit on disk
+
+import { closeSync, constants, fstatSync, ftruncateSync, mkdirSync, openSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { publish } from '../../core/diagnostics.ts'
+import { MiB } from '../../core/units.ts'
+import { errnoOf } from '../errno.ts'
+import { ChunkMap } from './chunk-map.ts'
+import { isClaimAlive, ownClaim } from './claims.ts'
+import { fileIo, readAvailable, type CacheIo } from './io.ts'
+import { cacheNames } from './layout.ts'
+import { nowSeconds, ReadyMap } from './ready-map.ts'
+import { openSharedRegion, type SharedRegion } from './shared-region.ts'
+
+export interface BlobCacheOptions {
+  readonly directory: string
+  readonly blobId: string
+  readonly chunkCount: number
+  /** Bytes of the decompressed blob. */
+  readonly size: number
+  readonly io?: CacheIo
+}
+
+/** Where a chunk's decompressed bytes lie in the cache file. */
+export interface ChunkPlace { readonly index: number; readonly offset: number; readonly size: number }
+
+/** A run of verified bytes for the cache file, and the chunks in it. */
+export interface VerifiedRun { readonly offset: number; readonly bytes: Uint8Array; readonly chunks: readonly ChunkPlace[] }
+
+/** LIMIT: a sync starts after this long or this many bytes: what a power loss costs at most is fetched again. */
+const SYNC_AFTER_MS = 500
+const SYNC_AFTER_BYTES = 32 * MiB
+/** LIMIT: after a failed write nothing is stored for this long: a full disk is asked rarely, and noticed when it has room again. */
+const STORE_AGAIN_MS = 30_000
+/** LIMIT: a claim older than this is broken though its owner lives: longer than any read with its retries takes. */
+const CLAIM_SECONDS = 60
+/** LIMIT: pauses while another process fetches; processes share no descriptor that could wake us. */
+const FIRST_WAIT_MS = 1
+const MAX_WAIT_MS = 20
+
+export class BlobCache {
+  /** Of the cache file: may be lent, marked, spliced from. */
+  readonly dataFd: number
+  readonly #directory: string
+  readonly #writable: boolean
+  readonly #map: ChunkMap
+  readonly #region: SharedRegion
+  readonly #ready: ReadyMap
+  readonly #io: CacheIo
+  #unsynced: number[] = []
+  #unsyncedBytes = 0
+  #syncTimer: NodeJS.Timeout | undefined
+  #syncing: Promise<void> | undefined
+  #noStoreUntil = 0
+
+  /** Opens or creates the blob's files. Undefined, with `storage:cache:degraded`, when the directory cannot be used: serve without. */
+  static open(options: BlobCacheOptions): BlobCache | undefined {
+    try {
+      return new BlobCache(options)
+    } catch (error) {
+      publish('storage:cache:degraded', { directory: options.directory, reason: errnoOf(error) })
+      return undefined
+    }
+  }
+
+  private constructor({ directory, blobId, chunkCount, size, io = fileIo }: BlobCacheOptions) {
+    const names = cacheNames(directory, blobId)
+    const { fd, writable } = openData(directory, names.data)
+    this.dataFd = fd
+    this.#directory = directory
+    this.#writable = writable
+    this.#io = io
+    try {
+      // from the start as long as the device: EROFS and the kernel see the size, and a hole costs nothing
+      if (writable && fstatSync(fd).size < size) ftruncateSync(fd, size)
+      this.#map = ChunkMap.open(names.chunkMap, chunkCount, { writable, io })
+    } catch (error) {
+      closeSync(fd)
+      throw error
+    }
+    this.#region = openSharedRegion(fd, chunkCount)
+    this.#ready = ReadyMap.map(this.#region.fd, chunkCount, { writable: true })
+  }
+
+  /** For `ReadyMap.map` in another thread of this process, as long as the cache is open. */
+  get shared(): { readonly fd: number; readonly count: number } {
+    return { fd: this.#region.fd, count: this.#ready.count }
+  }
+
+  /** Whether chunk `index` lies, verified, at `offset`, with at least `size` bytes. */
+  isReady({ index, offset, size }: ChunkPlace): boolean {
+    return this.#ready.has(index, offset, size)
+  }
+
+  isDurable(index: number): boolean {
+    return index < this.#ready.count && this.#map.has(index)
+  }
+
+  /** Bytes [offset, offset + target.length) of the cache file; false when the file does not have them (any more). */
+  async read(target: Uint8Array, offset: number): Promise<boolean> {
+    try {
+      return await readAvailable(this.dataFd, target, offset) === target.length
+    } catch (error) {
+      this.#degrade(errnoOf(error))
+      return false
+    }
+  }
+
+  /** The caller verified that the durable chunk is intact. */
+  confirm({ index, offset, size }: ChunkPlace): void {
+    this.#ready.publish(index, offset, size)
+  }
+
+  /** The chunk's bytes in the cache file are gone or wrong: nobody may use them until they were fetched again. */
+  drop(index: number): void {
+    this.#ready.revoke(index)
+    if (this.#writable) this.#map.update([index], false)
+  }
+
+  /** Steps 2 and 3 for runs that are verified; 4 and 5 follow by themselves. False when nothing can be stored: the data must be served from memory. */
+  async store(runs: readonly VerifiedRun[]): Promise<boolean> {
+    if (!this.#writable || performance.now() < this.#noStoreUntil) return false
+    for (const { offset, bytes, chunks } of runs) {
+      try {
+        await this.#io.write(this.dataFd, bytes, offset) // 2
+      } catch (error) {
+        this.#degrade(errnoOf(error))
+        return false
+      }
+      for (const { index, offset: at, size } of chunks) { // 3
+        if (index >= this.#ready.count) continue // a generated dictionary counts fewer chunks than its blob has: not kept
+        this.#ready.publish(index, at, size)
+        this.#unsynced.push(index)
+      }
+      this.#unsyncedBytes += bytes.length
+    }
+    this.#scheduleSync()
+    return true
+  }
+
+  /** Splits `indices` into those that this caller is to fetch, and must `release`, and those that somebody else fetches. */
+  claim(indices: readonly number[]): { mine: number[]; others: number[] } {
+    const mine: number[] = []
+    const others: number[] = []
+    for (const index of indices) (this.#claimOne(index) ? mine : others).push(index)
+    return { mine, others }
+  }
+
+  /** Gives up claims that this caller got. */
+  release(indices: readonly number[]): void {
+    for (const index of indices) if (index < this.#ready.count) this.#ready.exchangeClaim(index, ownClaim(), 0)
+  }
+
+  /** Resolves when each of `places` is ready, or its claim was released or may be broken. */
+  async waitForOthers(places: readonly ChunkPlace[], { signal }: { readonly signal: AbortSignal }): Promise<void> {
+    let pause = FIRST_WAIT_MS
+    while (places.some((place) => !this.isReady(place) && this.#isHeld(place.index))) {
+      await delay(pause, undefined, { signal })
+      pause = Math.min(MAX_WAIT_MS, pause * 2)
+    }
+  }
+
+  /** Steps 4 and 5, now, for everything stored so far. */
+  async flush(): Promise<void> {
+    clearTimeout(this.#syncTimer)
+    this.#syncTimer = undefined
+    // a running sync may have begun before the last write
+    while (this.#syncing !== undefined) await this.#syncing
+    if (this.#unsynced.length === 0) return
+    this.#syncing = this.#sync().finally(() => { this.#syncing = undefined })
+    await this.#syncing
+  }
+
+  async close(): Promise<void> {
+    await this.flush()
+    clearTimeout(this.#syncTimer)
+    this.#ready.close()
+    this.#region.close()
+    this.#map.close()
+    closeSync(this.dataFd)
+  }
+
+  async #sync(): Promise<void> {
+    const indices = this.#unsynced
+    this.#unsynced = []
+    this.#unsyncedBytes = 0
+    try {
+      await this.#io.sync(this.dataFd) // 4
+      // 5; a chunk that was dropped meanwhile may get its bit back: it is verified before it is used
+      if (!this.#map.update(indices, true)) this.#syncLater(indices)
+    } catch (error) {
+      this.#degrade(errnoOf(error)) // the chunks stay ready, and are fetched again after a restart
+    }
+  }
+
+  /** Another process updates the chunk map right now. */
+  #syncLater(indices: readonly number[]): void {
+    this.#unsynced = this.#unsynced.concat(indices)
+    this.#scheduleSync()
+  }
+
+  #scheduleSync(): void {
+    const run = () => {
+      this.#syncTimer = undefined
+      void this.flush()
+    }
+    if (this.#unsyncedBytes >= SYNC_AFTER_BYTES) { if (this.#syncing === undefined) run() } else this.#syncTimer ??= setTimeout(run, SYNC_AFTER_MS).unref()
+  }
+
+  #claimOne(index: number): boolean {
+    if (index >= this.#ready.count) return true
+    const { claim } = this.#ready.claimOf(index)
+    return (claim === 0 || !this.#isHeld(index)) && this.#ready.exchangeClaim(index, claim, ownClaim())
+  }
+
+  #isHeld(index: number): boolean {
+    const { claim, at } = this.#ready.claimOf(index)
+    return claim !== 0 && nowSeconds() - at < CLAIM_SECONDS && (claim === ownClaim() || isClaimAlive(claim))
+  }
+
+  #degrade(reason: string): void {
+    this.#noStoreUntil = performance.now() + STORE_AGAIN_MS
+    publish('storage:cache:degraded', { directory: this.#directory, reason })
+  }
+}
+
+function openData(directory: string, file: string): { fd: number; writable: boolean } {
+  try {
+    mkdirSync(directory, { recursive: true })
+    return { fd: openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o644), writable: true }
+  } catch (error) {
+    if (!['EROFS', 'EACCES', 'EPERM'].includes(errnoOf(error))) throw error
+    return { fd: openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW), writable: false }
+  }
+}

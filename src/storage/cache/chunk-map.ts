@@ -1,0 +1,118 @@
+// Which chunks of a cache file are durable: one bit each, in a file that upstream's nydusd reads and writes too.
+// A bit says that the chunk was verified, written and synced once. It is a hint where to look, not a promise: whoever uses a chunk for the first
+// time verifies it, so a lost, stale or invented bit costs a read and never shows a wrong byte.
+// SPEC: nydus storage/src/cache/state/persist_map.rs, indexed_chunk_map.rs.
+
+import { closeSync, constants, fstatSync, ftruncateSync, openSync, readSync } from 'node:fs'
+import { hasCode } from '../../core/errors.ts'
+import { magic, reserved, struct, u32 } from '../../core/struct.ts'
+import { native } from '../../native/load.ts'
+import type { CacheIo } from './io.ts'
+
+const CHUNK_MAP_MAGIC = 0x424d_4150
+const CHUNK_MAP_MAGIC2 = 0x434d_4150
+const CHUNK_MAP_ALL_READY = 0x4d4d_4150
+
+export const chunkMapHeader = struct('ChunkMapHeader', 4096, [
+  [ 0, 'magic',     magic(CHUNK_MAP_MAGIC), 'magic'],
+  [ 4, 'version',   u32, 'version: 1; 0 has no further fields'],
+  [ 8, 'magic2',    u32, 'magic2'],
+  [12, 'allReady',  u32, 'all_ready: 0x4d4d4150 when every chunk is there, whatever the bits say'],
+  [16, '_reserved', reserved(4080), 'reserved; the bits follow, chunk 0 in the highest bit of the first byte'],
+])
+
+const LOCK_EXCLUSIVE_NOW = 2 | 4
+const UNLOCK = 8
+
+/** The bits as they were when the map was opened, plus this process's own. */
+export class ChunkMap {
+  readonly #fd: number
+  readonly #writable: boolean
+  readonly #bits: Uint8Array
+  readonly #io: CacheIo
+
+  /** Opens or creates the map of `count` chunks. A file that is no such map is started afresh. Throws Node's error for the system call that failed. */
+  static open(file: string, count: number, { writable, io }: { readonly writable: boolean; readonly io: CacheIo }): ChunkMap {
+    const fd = openSync(file, (writable ? constants.O_RDWR | constants.O_CREAT : constants.O_RDONLY) | constants.O_NOFOLLOW, 0o644)
+    try {
+      const bits = readBits(fd, count) ?? (writable ? startAfresh(fd, count, io) : new Uint8Array(Math.ceil(count / 8)))
+      return new ChunkMap(fd, bits, writable, io)
+    } catch (error) {
+      closeSync(fd)
+      throw error
+    }
+  }
+
+  private constructor(fd: number, bits: Uint8Array, writable: boolean, io: CacheIo) {
+    this.#fd = fd
+    this.#bits = bits
+    this.#writable = writable
+    this.#io = io
+  }
+
+  has(index: number): boolean {
+    return (this.#bits[index >>> 3]! & maskOf(index)) !== 0
+  }
+
+  /** Sets or clears the bits of `indices` here and in the file. False when another process updates the file at this moment: try again later. */
+  update(indices: readonly number[], value: boolean): boolean {
+    if (!this.#writable || indices.length === 0) return true
+    let first = this.#bits.length
+    let last = 0
+    for (const index of indices) {
+      first = Math.min(first, index >>> 3)
+      last = Math.max(last, index >>> 3)
+    }
+    if (native().flock(this.#fd, LOCK_EXCLUSIVE_NOW) < 0) return false
+    try {
+      const part = new Uint8Array(last - first + 1)
+      readSync(this.#fd, part, 0, part.length, chunkMapHeader.size + first)
+      for (const index of indices) {
+        const mask = maskOf(index)
+        if (value) part[(index >>> 3) - first]! |= mask
+        else part[(index >>> 3) - first]! &= ~mask
+      }
+      this.#io.writeMap(this.#fd, part, chunkMapHeader.size + first)
+      for (const index of indices) {
+        if (value) this.#bits[index >>> 3]! |= maskOf(index)
+        else this.#bits[index >>> 3]! &= ~maskOf(index)
+      }
+      return true
+    } finally {
+      native().flock(this.#fd, UNLOCK)
+    }
+  }
+
+  close(): void {
+    closeSync(this.#fd)
+  }
+}
+
+function maskOf(index: number): number {
+  return 0x80 >> (index & 7)
+}
+
+function readBits(fd: number, count: number): Uint8Array | undefined {
+  const size = chunkMapHeader.size + Math.ceil(count / 8)
+  if (fstatSync(fd).size !== size) return undefined
+  const bytes = new Uint8Array(size)
+  if (readSync(fd, bytes, 0, size, 0) !== size) return undefined
+  try {
+    const { version, magic2, allReady } = chunkMapHeader.decode(bytes)
+    if (version >= 1 && magic2 !== CHUNK_MAP_MAGIC2) return undefined
+    const bits = bytes.subarray(chunkMapHeader.size)
+    return version >= 1 && allReady === CHUNK_MAP_ALL_READY ? bits.fill(0xff) : bits
+  } catch (error) {
+    if (hasCode(error, 'FORMAT_BAD_MAGIC')) return undefined
+    throw error
+  }
+}
+
+// COMPAT: first the size, then the header: upstream takes a file of the right size that is all zeros for a map whose creator was interrupted.
+function startAfresh(fd: number, count: number, io: CacheIo): Uint8Array {
+  const bits = new Uint8Array(Math.ceil(count / 8))
+  ftruncateSync(fd, 0)
+  ftruncateSync(fd, chunkMapHeader.size + bits.length)
+  io.writeMap(fd, chunkMapHeader.encode({ magic: CHUNK_MAP_MAGIC, version: 1, magic2: CHUNK_MAP_MAGIC2, allReady: 0 }), 0)
+  return bits
+}

@@ -1,0 +1,62 @@
+// By what a decompressed chunk is recognised as the right one: the digest in the image's chunk table, or in the blob's own digest array, and the
+// checksum in the blob's chunk information. All that there is must hold.
+
+import type { ChunkInfoArray } from '../../format/blob/chunk-info-array.ts'
+import type { BootstrapView } from '../../format/rafs-v6/bootstrap-view.ts'
+import type { DigesterNumber } from '../../native/addon.ts'
+import { DIGEST_SIZE, DIGESTER } from '../../native/codecs.ts'
+import { native } from '../../native/load.ts'
+
+/** A chunk's bytes in a buffer. */
+export interface Slice { readonly index: number; readonly offset: number; readonly size: number }
+
+export class Evidence {
+  readonly #view: BootstrapView
+  readonly #blobIndex: number
+  readonly #layout: ChunkInfoArray
+  readonly #digester: DigesterNumber
+  #inlined: Uint8Array | undefined
+
+  constructor(view: BootstrapView, blobIndex: number, layout: ChunkInfoArray) {
+    this.#view = view
+    this.#blobIndex = blobIndex
+    this.#layout = layout
+    this.#digester = DIGESTER[view.blobs[blobIndex]!.digester]
+  }
+
+  /** Whether there is anything that tells chunk `index` from wrong bytes. */
+  covers(index: number): boolean {
+    return this.#digest(index) !== undefined || this.#layout.crc32(index) !== undefined
+  }
+
+  /** Adds the blob's own digest array, 32 bytes a chunk. */
+  addInlined(digests: Uint8Array): void {
+    this.#inlined = digests
+  }
+
+  /** The slices of `buffer` that are not what the evidence says, or for which there is none. Hashes off the main thread. */
+  async refute(buffer: Uint8Array, slices: readonly Slice[]): Promise<Set<number>> {
+    const digests = new Uint8Array(slices.length * DIGEST_SIZE)
+    const crcs = new Uint32Array(slices.length)
+    const places = Uint32Array.from(slices.flatMap(({ offset, size }) => [offset, size]))
+    await native().hashSlices(buffer, places, this.#digester, digests, crcs)
+    const wrong = new Set<number>()
+    for (const [i, { index }] of slices.entries()) {
+      const digest = this.#digest(index)
+      const crc = this.#layout.crc32(index)
+      const digestHolds = digest === undefined || Buffer.compare(digests.subarray(i * DIGEST_SIZE, (i + 1) * DIGEST_SIZE), digest) === 0
+      const crcHolds = crc === undefined || crc === crcs[i]
+      if (!digestHolds || !crcHolds || (digest === undefined && crc === undefined)) wrong.add(index)
+    }
+    return wrong
+  }
+
+  // COMPAT: `merge -C` writes zero digests (spec-rafs.md A.6); nothing hashes to that.
+  #digest(index: number): Uint8Array | undefined {
+    const table = this.#view.chunkTable
+    const row = table.rowOf(this.#blobIndex, index)
+    const fromTable = row < 0 ? undefined : table.digest(row)
+    if (fromTable?.some((byte) => byte !== 0)) return fromTable
+    return this.#inlined?.subarray(index * DIGEST_SIZE, (index + 1) * DIGEST_SIZE)
+  }
+}

@@ -1,0 +1,16 @@
+// What other layers import of storage/.
+
+export type { BlobBackend, BlobReader, ReadOptions } from './backend/backend.ts'
+export { LocalfsBackend, type LocalfsOptions } from './backend/localfs.ts'
+export { RangedBackend, type RangeFetcher } from './backend/ranged.ts'
+export { reliable, type RetryPolicy } from './backend/reliable.ts'
+export { readInlinedBootstrap } from './blob-meta.ts'
+export type { ChunkPlace } from './cache/blob-cache.ts'
+export { readAvailable, type CacheIo } from './cache/io.ts'
+export { cacheNames } from './cache/layout.ts'
+export { ChunkMemory } from './cache/memory.ts'
+export { ReadyMap } from './cache/ready-map.ts'
+export { errnoOf } from './errno.ts'
+export { Scheduler } from './fetch/scheduler.ts'
+export { ImageBlob, type ImageBlobOptions } from './image-blob.ts'
+export { BackendMetrics, BlobcacheMetrics } from './metrics.ts'
