@@ -1,4 +1,6 @@
 import { mkdir, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import { connect, type AddressInfo } from 'node:net'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { temporaryDirectory } from '../../../test/support/images.ts'
@@ -58,6 +60,39 @@ describe('certificates', () => {
 
   it('that were asked for by name and are missing are an error', async () => {
     await expect(tlsOptionsFor('h', { caFiles: ['/nonexistent.pem'], certificateDirectories: [], insecure: false })).rejects.toMatchObject({ code: 'CONFIG_INVALID' })
+  })
+})
+
+describe('a proxy of the environment', () => {
+  const choice = { caFiles: [], certificateDirectories: [], insecure: false }
+
+  async function proxied(env: (proxy: string) => NodeJS.ProcessEnv): Promise<{ status: number | undefined; through: string[] }> {
+    const through: string[] = []
+    const origin = createServer((_, response) => response.end('here'))
+    const proxy = createServer((request, response) => { through.push(request.url ?? ''); response.writeHead(502).end() })
+    proxy.on('connect', (request, socket) => {
+      through.push(request.url ?? '')
+      const onward = connect((origin.address() as AddressInfo).port, '127.0.0.1', () => { socket.write('HTTP/1.1 200 OK\r\n\r\n'); onward.pipe(socket).pipe(onward) })
+      onward.on('error', () => {})
+      socket.on('error', () => {})
+    })
+    for (const server of [origin, proxy]) await new Promise<void>((resolve) => { server.listen(0, '127.0.0.1', resolve) })
+    try {
+      await using transport = new Transport({ ...choice, env: env(`http://127.0.0.1:${(proxy.address() as AddressInfo).port}`) })
+      const response = await transport.request({ method: 'GET', url: new URL('http://registry.invalid:5000/v2/'), signal: AbortSignal.timeout(5000) }).catch(() => undefined)
+      await response?.discard()
+      return { status: response?.status, through }
+    } finally {
+      for (const server of [origin, proxy]) { server.closeAllConnections(); server.close() }
+    }
+  }
+
+  it('is used for other machines', async () => {
+    expect(await proxied((proxy) => ({ HTTP_PROXY: proxy }))).toEqual({ status: 200, through: ['registry.invalid:5000'] })
+  })
+
+  it('is not used where no_proxy says so', async () => {
+    expect(await proxied((proxy) => ({ http_proxy: proxy, no_proxy: '.invalid' }))).toEqual({ status: undefined, through: [] })
   })
 })
 
