@@ -4,7 +4,7 @@ import { below, randomOf, survives } from '../../../test/support/hostile.ts'
 import { largeBootstrap } from '../../../test/support/large-image.ts'
 import { bootstrapOf, bootstrapsOf, readableCases, UNSUPPORTED_CASES } from '../../../test/support/vectors.ts'
 import type { Row, Struct, ValueOf } from '../../core/struct.ts'
-import { compactInode, EROFS_LAYOUT, S_IFDIR, S_IFMT } from '../erofs/inode.ts'
+import { compactInode, dirent, EROFS_LAYOUT, extendedInode, S_IFDIR, S_IFMT } from '../erofs/inode.ts'
 import { EROFS_SUPER_OFFSET, superBlock } from '../erofs/super-block.ts'
 import { BLOB_FEATURE, blobEntry } from './blob-table.ts'
 import { BootstrapView } from './bootstrap-view.ts'
@@ -137,6 +137,25 @@ describe('BootstrapView', () => {
   it('refuses nids that are no inode', () => {
     const view = BootstrapView.open(base)
     for (const nid of [0, -1, Number.NaN, 2 ** 32, 2 ** 53, 20480 / 32]) expect(() => view.inode(nid), String(nid)).toThrow(refusal('FORMAT_OUT_OF_RANGE', /not inside/))
+  })
+
+  it('refuses inodes whose attributes, chunk addresses or data cannot be inside the image', () => {
+    const { offset } = BootstrapView.open(base).inode(nidOf(BootstrapView.open(base), '/etc/conf'))
+    const directory = BootstrapView.open(base).inode(nidOf(BootstrapView.open(base), '/etc'))
+    const cases = [[offset, { size: 2 ** 40 }], [offset, { size: 2 ** 52 }], [offset, { xattrCount: 0xffff }], [directory.offset, { size: 2 ** 32 }]] as const
+    for (const [at, fields] of cases) {
+      const view = BootstrapView.open(changed(base, extendedInode, at, fields))
+      expect(() => view.inode((at - view.metaOffset) / 32), JSON.stringify(fields)).toThrow(refusal('FORMAT_OUT_OF_RANGE', /image/))
+    }
+  })
+
+  it('refuses names behind the end of their block, even in order', () => {
+    const { offset, headerSize, size } = BootstrapView.open(base).inode(nidOf(BootstrapView.open(base), '/etc'))
+    const start = offset + headerSize // an inlined block without attributes
+    const first = start + 2 * dirent.size
+    const bytes = changed(changed(base, dirent, first, { nameOffset: size + 4 }), dirent, first + dirent.size, { nameOffset: size + 9 })
+    const view = BootstrapView.open(bytes)
+    expect(() => [...view.entries(view.inode(nidOf(view, '/etc')))]).toThrow(refusal('FORMAT_INVALID', /outside its block/))
   })
 
   it('refuses to read a file as a directory, and the other way round', () => {
