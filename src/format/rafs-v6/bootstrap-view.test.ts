@@ -142,7 +142,7 @@ describe('BootstrapView', () => {
   it('refuses inodes whose attributes, chunk addresses or data cannot be inside the image', () => {
     const { offset } = BootstrapView.open(base).inode(nidOf(BootstrapView.open(base), '/etc/conf'))
     const directory = BootstrapView.open(base).inode(nidOf(BootstrapView.open(base), '/etc'))
-    const cases = [[offset, { size: 2 ** 40 }], [offset, { size: 2 ** 52 }], [offset, { xattrCount: 0xffff }], [directory.offset, { size: 2 ** 32 }]] as const
+    const cases = [[offset, { size: 2 ** 40 }], [offset, { size: 2 ** 52 }], [directory.offset, { xattrCount: 0xffff }], [directory.offset, { size: 2 ** 32 }]] as const
     for (const [at, fields] of cases) {
       const view = BootstrapView.open(changed(base, extendedInode, at, fields))
       expect(() => view.inode((at - view.metaOffset) / 32), JSON.stringify(fields)).toThrow(refusal('FORMAT_OUT_OF_RANGE', /image/))
