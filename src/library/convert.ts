@@ -9,6 +9,8 @@ import { externalBuilder } from './external-builder.ts'
 import { inProcessBuilder } from './in-process-builder.ts'
 import { type ProgressListener, withProgress } from './progress.ts'
 
+export type { ConvertResult } from '../image/index.ts'
+
 /** Everything but the two names is optional. */
 export interface ConvertRequest {
   /** Where to read: `docker://REFERENCE` or a bare reference, `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`, `docker-archive:FILE[:NAME]`. */
