@@ -4,9 +4,9 @@ import { answer, startFaultRegistry } from '../../../test/support/fault-registry
 import { blobOf, contentOf, makeImage, pushImage, QUICK_RETRY, temporaryDirectory } from '../../../test/support/images.ts'
 import { startTokenRegistry, type TokenPolicy, type TokenRegistry } from '../../../test/support/token-registry.ts'
 import { subscribe } from '../../core/diagnostics.ts'
-import { openSource, openTarget, type Credentials, type OpenOptions } from '../index.ts'
+import { createRangeFetcher, openSource, openTarget, type Credentials, type OpenOptions } from '../index.ts'
 
-const USER: Credentials = { kind: 'password', username: 'user', password: 'hunter2-secret' }
+const USER: Credentials & { kind: 'password' } = { kind: 'password', username: 'user', password: 'hunter2-secret' }
 const BASIC = `Basic ${Buffer.from('user:hunter2-secret').toString('base64')}`
 
 async function bench(policy: TokenPolicy, use: (bench: TokenRegistry & { options: OpenOptions; signal: AbortSignal }) => Promise<void>, credentials: Credentials | undefined = USER): Promise<void> {
@@ -113,6 +113,24 @@ describe('basic authentication', () => {
     await expect(source.resolve({ signal })).rejects.toMatchObject({ code: 'REGISTRY_NOT_FOUND' })
     expect(seen).toEqual([undefined, BASIC])
     expect(elsewhere.seen.map((request) => request.headers.authorization)).toEqual([undefined])
+  })
+
+  it('goes on with other credentials when they are swapped', async () => {
+    await using directory = await temporaryDirectory()
+    const seen: (string | undefined)[] = []
+    await using registry = await startFaultRegistry(directory.path, ({ request, response }) => {
+      seen.push(request.headers.authorization)
+      if (request.headers.authorization !== BASIC) response.writeHead(401, { 'www-authenticate': 'Basic realm="x"' }).end()
+      return request.headers.authorization !== BASIC
+    })
+    const signal = AbortSignal.timeout(20_000)
+    const options = { plainHttp: true, retry: QUICK_RETRY, env: {}, credentials: { ...USER, password: 'old' } } as const
+    await using fetcher = createRangeFetcher({ host: registry.host, repository: 'a' }, options)
+    const digest = `sha256:${'0'.repeat(64)}` as const
+    await expect(fetcher.exists(digest, { signal })).rejects.toMatchObject({ code: 'REGISTRY_DENIED' })
+    fetcher.useCredentials(USER)
+    expect(await fetcher.exists(digest, { signal })).toBe(false)
+    expect(seen.at(-1)).toBe(BASIC)
   })
 
   it('without credentials is a refusal, not a loop', async () => {

@@ -74,6 +74,16 @@ export class Authorizer {
     return true
   }
 
+  /** These from now on, whatever was looked up; what the old ones earned is dropped. */
+  useCredentials(credentials: Credentials | undefined): void {
+    if (credentials?.kind === 'password') this.#remember(credentials.password, basic(credentials))
+    else if (credentials !== undefined) this.#remember(credentials.token)
+    this.#credentials = credentials
+    this.#lookedUp = true
+    this.#refreshToken = undefined
+    this.forget()
+  }
+
   /** Drops all tokens: the next request fetches a fresh one. */
   forget(): void {
     this.#tokens.clear()
@@ -87,10 +97,8 @@ export class Authorizer {
   async #lookUp(signal: AbortSignal): Promise<Credentials | undefined> {
     if (this.#lookedUp) return this.#credentials
     const found = await this.#lookUps.run('credentials', this.#options.credentials, signal)
-    if (found?.kind === 'password') this.#remember(found.password, basic(found))
-    else if (found !== undefined) this.#remember(found.token)
-    this.#lookedUp = true
-    return this.#credentials = found
+    if (!this.#lookedUp) this.useCredentials(found)
+    return this.#credentials
   }
 
   async #fetchToken(challenge: Challenge & { scheme: 'bearer' }, scopes: readonly string[], credentials: Credentials | undefined, signal: AbortSignal): Promise<Token> {

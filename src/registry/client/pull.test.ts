@@ -195,6 +195,13 @@ describe('a range', () => {
     await expect(part(b, 100, 100)).rejects.toMatchObject({ code: 'REGISTRY_PROTOCOL' })
   }))
 
+  it('is fetched from the host that replaces the one of a redirect', () => bench(async (b) => {
+    const options = { plainHttp: true, retry: QUICK_RETRY, env: {}, blobRedirect: { scheme: 'http', host: b.registry.backend.host } } as const
+    await using fetcher = createRangeFetcher({ host: b.registry.host, repository: 'a/b' }, options)
+    b.registry.fault({ match: BLOB_GET, act: ({ request, response }) => void response.writeHead(307, { location: `https://internal.invalid${request.url}` }).end() })
+    expect(Buffer.from(await fetcher.readRange(digest(b), 5, { length: 10, signal: b.signal })).equals(b.image.layers[0]!.bytes.subarray(5, 15))).toBe(true)
+  }))
+
   it('remembers where a blob was redirected to, without credentials, and forgets it when refused there', () => bench(async (b) => {
     const cdn: { auth: (string | undefined)[]; refuse: number } = { auth: [], refuse: 0 }
     const server = createServer((request, response) => {

@@ -4,6 +4,7 @@
 import { CodedError } from '../../core/errors.ts'
 import { MiB } from '../../core/units.ts'
 import { isDigest, type Digest } from '../../format/oci/digest.ts'
+import type { Credentials } from '../auth/credentials.ts'
 import { redactUrl } from '../http/redact.ts'
 import { existsAt, resumed } from './pull.ts'
 import { RegistryClient, type RegistryOptions, type RepositoryAddress } from './registry-client.ts'
@@ -20,6 +21,8 @@ export interface RangeFetcher extends AsyncDisposable {
   /** The blob's size in bytes, from a HEAD or the Content-Range of its first byte. */
   blobSize(digest: Digest, options: { readonly signal: AbortSignal }): Promise<number>
   exists(digest: Digest, options: { readonly signal: AbortSignal }): Promise<boolean>
+  /** Other credentials from now on. */
+  useCredentials(credentials: Credentials | undefined): void
 }
 
 /** A fetcher for the blobs of `address.repository`. Owns its connections: dispose it. */
@@ -29,6 +32,7 @@ export function createRangeFetcher(address: RepositoryAddress, options: Registry
     readRange: (digest, offset, range) => readRange(client, digest, offset, range),
     blobSize: (digest, { signal }) => blobSize(client, digest, signal),
     exists: (digest, { signal }) => existsAt(client, pathOf(digest), { signal }),
+    useCredentials: (credentials) => client.useCredentials(credentials),
     [Symbol.asyncDispose]: () => client[Symbol.asyncDispose](),
   }
 }

@@ -34,7 +34,12 @@ export interface RegistryOptions {
   /** Where credentials and proxies are looked up; default process.env. */
   readonly env?: NodeJS.ProcessEnv | undefined
   readonly retry?: RetryPolicy | undefined
+  /** Until a connection stands (default 15 s), until an answer begins (one minute), silence inside a body (30 s). */
+  readonly connectTimeoutMs?: number | undefined
+  readonly headersTimeoutMs?: number | undefined
   readonly bodyIdleTimeoutMs?: number | undefined
+  /** Replaces scheme or host of the addresses to which blobs are redirected (nydusd's blob_url_scheme, blob_redirected_host). */
+  readonly blobRedirect?: { readonly scheme?: 'http' | 'https' | undefined; readonly host?: string | undefined } | undefined
 }
 
 export interface RepositoryAddress {
@@ -87,11 +92,17 @@ export class RegistryClient implements AsyncDisposable {
     this.#scope = pullScope(address.repository) + (options.access === 'push' ? ',push' : '')
     const caFiles = options.caFiles ?? (env['SSL_CERT_FILE'] ? [env['SSL_CERT_FILE']] : [])
     const certificateDirectories = options.certificateDirectories ?? defaultCertificateDirectories(env)
-    this.#transport = new Transport({ caFiles, certificateDirectories, insecure, env, bodyIdleTimeoutMs: options.bodyIdleTimeoutMs })
+    const { connectTimeoutMs, headersTimeoutMs, bodyIdleTimeoutMs } = options
+    this.#transport = new Transport({ caFiles, certificateDirectories, insecure, env, connectTimeoutMs, headersTimeoutMs, bodyIdleTimeoutMs })
     this.#authorizer = new Authorizer({
       transport: this.#transport, host: address.host, retry: this.retry, allowPlainHttp: insecure || options.plainHttp === true,
       credentials: async (signal) => options.credentials ?? findCredentials(address.credentialHost ?? address.host, address.repository, { env, signal }),
     })
+  }
+
+  /** Other credentials from now on (nydusd's PUT /api/v1/config); tokens of the old ones are dropped. */
+  useCredentials(credentials: Credentials | undefined): void {
+    this.#authorizer.useCredentials(credentials)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -194,10 +205,20 @@ export class RegistryClient implements AsyncDisposable {
       }
       if (!isRedirect(response.status, method)) return response
       if (++redirects > MAX_REDIRECTS) throw new CodedError('REGISTRY_PROTOCOL', `${redactUrl(url)}: more than ${MAX_REDIRECTS} redirects`)
-      const next = this.resolveLocation(response.header('location'), url)
+      const next = this.#redirected(this.resolveLocation(response.header('location'), url))
       await response.discard()
       url = next
     }
+  }
+
+  /** `url` with what `blobRedirect` replaces; what stays at the registry itself is left alone. */
+  #redirected(url: URL): URL {
+    const replace = this.#options.blobRedirect
+    if (replace === undefined || url.origin === this.#base?.origin) return url
+    const changed = new URL(url)
+    if (replace.scheme !== undefined) changed.protocol = `${replace.scheme}:`
+    if (replace.host !== undefined) changed.host = replace.host
+    return changed
   }
 
   async #urlOf({ target, signal }: Call): Promise<URL> {

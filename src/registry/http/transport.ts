@@ -27,7 +27,7 @@ export interface HttpRequest {
   readonly url: URL
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: Uint8Array | string | AsyncIterable<Uint8Array>
-  /** Until the answer begins; default one minute. */
+  /** Until the answer begins; default the transport's. */
   readonly headersTimeoutMs?: number
   readonly signal: AbortSignal
 }
@@ -47,6 +47,10 @@ export interface HttpResponse {
 
 export interface TransportOptions extends TlsChoice {
   readonly env: NodeJS.ProcessEnv
+  /** Until a connection stands; default 15 s. */
+  readonly connectTimeoutMs?: number | undefined
+  /** Until an answer begins; default one minute. */
+  readonly headersTimeoutMs?: number | undefined
   /** Silence inside a body that counts as a broken connection; default 30 s. */
   readonly bodyIdleTimeoutMs?: number | undefined
 }
@@ -75,7 +79,7 @@ export class Transport implements AsyncDisposable {
         // SAFETY: undici takes async iterables as bodies; its type names only Node's Readable.
         body: (request.body ?? null) as Dispatcher.DispatchOptions['body'] & null,
         signal: request.signal,
-        headersTimeout: request.headersTimeoutMs ?? HEADERS_TIMEOUT_MS,
+        headersTimeout: request.headersTimeoutMs ?? this.#options.headersTimeoutMs ?? HEADERS_TIMEOUT_MS,
         bodyTimeout: this.#options.bodyIdleTimeoutMs ?? BODY_IDLE_TIMEOUT_MS,
       })
       return new Response(request, data, started)
@@ -112,7 +116,7 @@ export class Transport implements AsyncDisposable {
 
   async #open(url: URL): Promise<Dispatcher> {
     const tls = url.protocol === 'https:' ? await tlsOptionsFor(url.host, this.#options) : {}
-    const connect = { ...tls, timeout: CONNECT_TIMEOUT_MS }
+    const connect = { ...tls, timeout: this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS }
     const { env } = this.#options
     const proxied = !isLoopback(url.hostname) && ['http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'].some((name) => (env[name] ?? '') !== '')
     if (!proxied) return new Pool(url.origin, { connections: CONNECTIONS_PER_ORIGIN, connect })
