@@ -181,25 +181,21 @@ export class FuseCore {
     return this.#reply(target.length)
   }
 
+  // ENOSYS latches for the whole connection: the kernel never asks for a value again. Only where no image can ever have one.
   #getxattr(): Outcome {
     this.#need(getxattrIn.size)
     const image = this.#image()
-    if (!image.hasXattr) return this.fail(this.#noXattrs())
+    if (!image.hasXattr) return this.fail(this.#policy.xattrs ? ERRNO.ENODATA : ERRNO.ENOSYS)
     const value = image.view.xattr(this.#inodeOf(image), this.#text(BODY + getxattrIn.size))
     return value ? this.#sized(value.length, (at) => this.#output.set(value, at)) : this.fail(ERRNO.ENODATA)
   }
 
+  // Never ENOSYS: "this file has none" is an answer that every program takes, "not supported" is not (and few programs list).
   #listxattr(): Outcome {
     this.#need(getxattrIn.size)
     const image = this.#image()
-    if (!image.hasXattr) return this.#noXattrs() === ERRNO.ENOSYS ? this.fail(ERRNO.ENOSYS) : this.#sized(0, () => {})
-    const list = image.view.xattrs(this.#inodeOf(image)).map(([name]) => `${name}\0`).join('')
+    const list = image.hasXattr ? image.view.xattrs(this.#inodeOf(image)).map(([name]) => `${name}\0`).join('') : ''
     return this.#sized(list.length, (at) => void this.#output.write(list, at, 'latin1'))
-  }
-
-  // ENOSYS latches for the whole connection: the kernel never asks again. Only where no image can ever have one.
-  #noXattrs(): number {
-    return this.#policy.xattrs ? ERRNO.ENODATA : ERRNO.ENOSYS
   }
 
   /** The answer to a probe (size 0: the length) or the bytes, ERANGE when they do not fit the caller's buffer. */
