@@ -1,0 +1,48 @@
+// From nydusd's configuration to an opened image.
+
+import { LocalfsBackend, RangedBackend, type BackendConfig, type BlobBackend, type NydusConfig, type PrefetchConfig, type RangeFetcher, type RegistryConfig, type RetryPolicy } from '../storage/index.ts'
+import { RafsImage } from './image.ts'
+
+export interface ConfiguredImageOptions {
+  readonly bootstrap: string | Uint8Array
+  /** Name in metrics; default the configuration's. */
+  readonly id?: string
+  /** `createRangeFetcher` of src/registry, wired up by whoever may import it. */
+  readonly createFetcher: (config: RegistryConfig) => RangeFetcher
+  readonly signal: AbortSignal
+}
+
+/** LIMIT: a registry that restarts, a connection that is reset: gone after this many attempts more, also where the configuration says fewer. */
+const MIN_RETRIES = 3
+
+/** Opens `bootstrap` with backend, cache and limits of `config`. See `RafsImage.open`. */
+export async function openConfiguredImage(config: NydusConfig, { bootstrap, id = config.id, createFetcher, signal }: ConfiguredImageOptions): Promise<RafsImage> {
+  const backend = createBackend(config.backend, createFetcher)
+  try {
+    return await RafsImage.open({
+      bootstrap, backend, id, signal, retry: retryOf(config.backend),
+      ...(config.cache.workDir !== undefined && { cacheDirectory: config.cache.workDir }),
+      verify: config.cache.validate !== false,
+      amplifyBytes: config.rafs.batchSize,
+      prefetchThreads: prefetchOf(config).threads,
+    })
+  } catch (error) {
+    await backend.close()
+    throw error
+  }
+}
+
+/** The prefetch that counts: the file system's where it is enabled, else the cache's. */
+export function prefetchOf({ rafs, cache }: NydusConfig): PrefetchConfig {
+  return rafs.prefetch.enable ? rafs.prefetch : cache.prefetch
+}
+
+function createBackend(config: BackendConfig, createFetcher: ConfiguredImageOptions['createFetcher']): BlobBackend {
+  if (config.type === 'registry') return new RangedBackend(createFetcher(config))
+  return new LocalfsBackend({ blobFile: config.blobFile, dir: config.dir, altDirs: config.altDirs })
+}
+
+function retryOf(config: BackendConfig): RetryPolicy {
+  if (config.type === 'registry') return { retries: Math.max(MIN_RETRIES, config.retryLimit), timeoutMs: config.timeoutMs }
+  return { retries: 0, timeoutMs: 0 } // a file that cannot be read now cannot be read in a second
+}

@@ -1,0 +1,76 @@
+import { describe, expect, it } from 'vitest'
+import { CodedError } from '../../core/errors.ts'
+import { localfsConfig, parseConfig } from './config.ts'
+import { shownConfig } from './shown.ts'
+
+const localfs = { type: 'localfs', localfs: { dir: '/blobs' } }
+const v2 = (over: object = {}) => JSON.stringify({ version: 2, backend: localfs, cache: { type: 'blobcache', filecache: { work_dir: '/cache' } }, rafs: { mode: 'direct' }, ...over })
+const v1 = (over: object = {}, device: object = {}) => JSON.stringify({
+  device: { backend: { type: 'localfs', config: { dir: '/blobs' } }, cache: { type: 'blobcache', config: { work_dir: '/cache' } }, ...device }, mode: 'direct', ...over })
+const registry = { type: 'registry', registry: { host: 'r.example', repo: 'a/b', auth: 'c2VjcmV0' } }
+const messageOf = async (text: string): Promise<string> => parseConfig(text).then(() => 'accepted', (error: unknown) => {
+  expect(error).toBeInstanceOf(CodedError)
+  expect(error).toMatchObject({ code: 'CONFIG_INVALID' })
+  return String(error)
+})
+
+describe('parseConfig', () => {
+  it('reads version 1 and version 2, as JSON and TOML, into the same', async () => {
+    const toml = 'version = 2\n[backend]\ntype = "localfs"\n[backend.localfs]\ndir = "/blobs"\n[cache]\ntype = "filecache"\n[cache.filecache]\nwork_dir = "/cache"\n[rafs]\nmode = "direct"\n'
+    const fromV2 = await parseConfig(v2())
+    expect(await parseConfig(toml)).toEqual(fromV2)
+    const fromV1 = await parseConfig(v1())
+    expect({ ...fromV1, cache: fromV2.cache, rafs: fromV2.rafs }).toEqual(fromV2)
+    expect(fromV1.cache).toMatchObject({ workDir: '/cache', validate: undefined })
+  })
+
+  it('has upstream\'s defaults, also where the versions differ', async () => {
+    expect((await parseConfig(v2())).rafs).toEqual({
+      mode: 'direct', batchSize: 1 << 20, validate: false, enableXattr: false, iostatsFiles: false, accessPattern: false, latestReadFiles: false,
+      prefetch: { enable: false, threads: 8, batchSize: 1 << 20, bandwidthLimit: 0, prefetchAll: false, streamPrefetch: false },
+    })
+    expect((await parseConfig(v1({ fs_prefetch: { enable: true } }))).cache.prefetch).toMatchObject({ enable: true, prefetchAll: true, threads: 8 })
+    expect((await parseConfig(v2({ backend: registry }))).backend).toMatchObject({ scheme: 'https', timeoutMs: 5000, connectTimeoutMs: 5000, retryLimit: 0 })
+  })
+
+  it('ignores keys that it does not know, as Go writes them', async () => {
+    await parseConfig(v1({ id: 'x', warmup: 1, id_mapping: [0, 1, 2], prefetch_config: { prefetch_all: true } }, { external_backend: { config_path: '' } }))
+  })
+
+  it('takes credentials from the environment before those of the file', async () => {
+    expect((await parseConfig(v2({ backend: registry }), { imagePullAuth: 'b3RoZXI=' })).backend).toMatchObject({ auth: 'b3RoZXI=' })
+  })
+
+  it('keeps `validate: false` only when it was written', async () => {
+    expect((await parseConfig(v1({ digest_validate: false }))).cache.validate).toBeUndefined()
+    expect((await parseConfig(v2({ cache: { validate: false } }))).cache.validate).toBe(false)
+  })
+
+  it.each([
+    ['not a table', '[]', /neither JSON nor valid TOML|must be a table/],
+    ['broken JSON', '{', /not valid JSON/],
+    ['version 3', v2({ version: 3 }), /version must be 2/],
+    ['no backend', v2({ backend: undefined }), /backend is missing/],
+    ['a later backend', v2({ backend: { type: 's3', s3: {} } }), /backend\.type "s3" is not in this version/],
+    ['an unknown backend', v2({ backend: { type: 'ftp' } }), /backend\.type must be/],
+    ['localfs without a place', v2({ backend: { type: 'localfs', localfs: {} } }), /dir or blob_file/],
+    ['registry without a host', v2({ backend: { type: 'registry', registry: { repo: 'a' } } }), /backend\.registry\.host is missing/],
+    ['version 1 without mode', v1({ mode: undefined }), /mode is missing/],
+    ['version 1 with http-proxy', v1({}, { backend: { type: 'http-proxy', config: {} } }), /device\.backend\.type "http-proxy"/],
+    ['a mode that does not exist', v2({ rafs: { mode: 'lazy' } }), /rafs\.mode must be/],
+    ['a text where a number belongs', v2({ rafs: { mode: 'direct', batch_size: '1' } }), /rafs\.batch_size must be a whole number/],
+    ['no threads', v2({ rafs: { mode: 'direct', prefetch: { enable: true, threads: 0 } } }), /threads must not be 0/],
+    ['prefetch without enable', v2({ rafs: { mode: 'direct', prefetch: {} } }), /rafs\.prefetch\.enable is missing/],
+    ['a cache without its table', v2({ cache: { type: 'blobcache' } }), /cache\.filecache is missing/],
+    ['an encrypted cache', v2({ cache: { type: 'blobcache', filecache: { enable_encryption: true } } }), /enable_encryption is not in this version/],
+    ['a writable overlay', v2({ overlay: { upper_dir: '/u', work_dir: '/w' } }), /overlay/],
+  ])('refuses %s and names the key', async (_, text, message) => expect(await messageOf(text)).toMatch(message))
+
+  it('shows itself as version 2 without secrets, and reads that again', async () => {
+    for (const config of [localfsConfig('/blobs'), await parseConfig(v2({ backend: { ...registry, registry: { ...registry.registry, registry_token: 'dG9rZW4' } } }))]) {
+      const shown = JSON.stringify(shownConfig(config))
+      expect(shown).not.toMatch(/c2VjcmV0|dG9rZW4/)
+      expect(shownConfig(await parseConfig(shown))).toEqual(JSON.parse(shown))
+    }
+  })
+})

@@ -1,0 +1,38 @@
+// A configuration as the daemon's API shows it: version 2, whatever it was written in, and without a secret.
+
+import type { BackendConfig } from './backend-config.ts'
+import type { NydusConfig, PrefetchConfig } from './config.ts'
+
+/** SPEC: nydus api/src/config.rs clone_without_secrets; nydusctl parses it as a configuration again. */
+export function shownConfig({ id, backend, cache, rafs }: NydusConfig): object {
+  return {
+    version: 2,
+    id,
+    backend: shownBackend(backend),
+    external_backends: [],
+    cache: {
+      type: cache.workDir === undefined ? 'dummycache' : 'blobcache', compressed: false, validate: cache.validate ?? true,
+      prefetch: shownPrefetch(cache.prefetch),
+      ...(cache.workDir !== undefined && { filecache: { work_dir: cache.workDir, disable_indexed_map: false, enable_encryption: false, enable_convergent_encryption: false, encryption_key: '' } }),
+    },
+    rafs: {
+      mode: rafs.mode, batch_size: rafs.batchSize, validate: rafs.validate, enable_xattr: rafs.enableXattr, iostats_files: rafs.iostatsFiles,
+      access_pattern: rafs.accessPattern, latest_read_files: rafs.latestReadFiles, prefetch: shownPrefetch(rafs.prefetch),
+    },
+  }
+}
+
+function shownBackend(backend: BackendConfig): object {
+  if (backend.type === 'localfs') return { type: 'localfs', localfs: { blob_file: backend.blobFile, dir: backend.dir, alt_dirs: backend.altDirs } }
+  const { scheme, host, repo, skipVerify, caCertFiles, timeoutMs, connectTimeoutMs, retryLimit } = backend
+  return {
+    type: 'registry',
+    registry: {
+      scheme, host, repo, skip_verify: skipVerify, ca_cert_files: caCertFiles, timeout: timeoutMs / 1000, connect_timeout: connectTimeoutMs / 1000, retry_limit: retryLimit,
+    },
+  }
+}
+
+function shownPrefetch({ enable, threads, batchSize, bandwidthLimit, prefetchAll, streamPrefetch }: PrefetchConfig): object {
+  return { enable, threads, batch_size: batchSize, bandwidth_limit: bandwidthLimit, prefetch_all: prefetchAll, stream_prefetch: streamPrefetch }
+}
