@@ -14,7 +14,7 @@ import { resolvePath } from './resolve.ts'
 export interface PrefetchOptions {
   readonly config: Pick<PrefetchConfig, 'threads' | 'batchSize' | 'bandwidthLimit' | 'prefetchAll'>
   /** Byte strings: files, and directories with all below, instead of the image's table. Those that do not exist are skipped. */
-  readonly files?: readonly string[]
+  readonly files?: readonly string[] | undefined
   readonly signal: AbortSignal
 }
 
@@ -60,7 +60,7 @@ export async function prefetchImage(image: RafsImage, { config, files, signal }:
 }
 
 // One generator for all workers: each takes the next batch. `return` of one worker must not end it for the others, hence the wrapper.
-function batchesOf(image: RafsImage, options: PrefetchOptions & { files: readonly string[] | undefined }): AsyncIterable<Batch> {
+function batchesOf(image: RafsImage, options: PrefetchOptions): AsyncIterable<Batch> {
   const source = chosen(image, options)
   return { [Symbol.asyncIterator]: () => ({ next: () => source.next() }) }
 }

@@ -1,7 +1,7 @@
 // The backends of a configuration. Types that come later are refused by name.
 // SPEC: spec-surface.md B.3 backend.*; defaults as nydus api/src/config.rs.
 
-import { Fields } from './fields.ts'
+import type { Fields } from './fields.ts'
 
 export interface LocalfsConfig { readonly type: 'localfs'; readonly blobFile: string; readonly dir: string; readonly altDirs: readonly string[] }
 
