@@ -76,8 +76,8 @@ export class BlobWriter {
     this.#addToc(TOC_NAME.image, COMPRESSOR.none, this.#idHash.copy().digest(), 0, size, uncompressedSize)
   }
 
-  /** Chunk information, its header, and with a TOC the digests (`digests`: 32 bytes a chunk). */
-  async writeMeta(info: ChunkInfoBuilder, { features, compressor, digests }: { features: number; compressor: CompressorNumber; digests: Uint8Array }): Promise<MetaPlace> {
+  /** Chunk information, its header, and the digests (32 bytes a chunk), which a blob with a TOC has. */
+  async writeMeta(info: ChunkInfoBuilder, { features, compressor, digests }: { features: number; compressor: CompressorNumber; digests: Uint8Array | undefined }): Promise<MetaPlace> {
     const raw = info.encode()
     const packed = compress(raw, { compressor })
     const ciOffset = this.#position
@@ -86,7 +86,7 @@ export class BlobWriter {
     await this.write(packed ?? raw)
     await this.write(header)
     if (this.#options.hasTarHeader) await this.write(tarHeader(TOC_NAME.meta, place.ciCompressedSize + header.length))
-    if (!this.#options.hasToc) return place
+    if (digests === undefined) return place
     this.#addToc(TOC_NAME.meta, place.ciCompressor, sha256(raw), ciOffset, place.ciCompressedSize, raw.length)
     this.#addToc(TOC_NAME.metaHeader, COMPRESSOR.none, sha256(header), ciOffset + place.ciCompressedSize, header.length, header.length)
     this.#addToc(TOC_NAME.digest, COMPRESSOR.none, sha256(digests), this.#position, digests.length, digests.length)

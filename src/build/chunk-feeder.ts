@@ -4,9 +4,6 @@ import type { ImageInode } from '../format/rafs-v6/bootstrap-writer-tree.ts'
 import type { ChunkPipeline } from './chunk-pipeline.ts'
 import type { Portion } from './portion.ts'
 
-/** LIMIT: chunks of a portion, so that thousands of tiny files do not make one late. */
-const MAX_CHUNKS = 1024
-
 export class ChunkFeeder {
   readonly #pipeline: ChunkPipeline
   readonly #chunkSize: number
@@ -106,7 +103,7 @@ export class ChunkFeeder {
 
   /** A portion with room for `length` bytes; never called while a chunk is open. */
   async #room(length: number): Promise<Portion> {
-    if (this.#portion !== undefined && (this.#portion.free < length || this.#portion.count >= MAX_CHUNKS)) await this.flush()
+    if (this.#portion !== undefined && !this.#portion.hasRoom(length)) await this.flush()
     this.#portion ??= await this.#pipeline.portion()
     return this.#portion
   }

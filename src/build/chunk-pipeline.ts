@@ -21,8 +21,8 @@ import type { ChunkIndex } from './chunk-index.ts'
 import type { ChunkDictionary } from './dictionary.ts'
 import { type Portion, PortionPool } from './portion.ts'
 
-/** LIMIT: bytes of a portion. Large enough that its two thread hops do not count, small enough that (threads + 1) x 2 x this is all that a build holds. */
-export const PORTION_SIZE = 4 * MiB
+/** LIMIT: bytes of a portion, unless a chunk is larger. Large enough that its two thread hops do not count, small enough that (threads + 1) x 2 x this is all that a build holds. */
+const PORTION_SIZE = 1 * MiB
 /** SPEC: nydus builder/src/core/context.rs alloc_chunk_index: 24-bit chunk ids, the last one unused. */
 const MAX_CHUNKS = 0xff_ffff
 /** zstd's own default level. */
@@ -127,21 +127,21 @@ export class ChunkPipeline {
   async #hash(portion: Portion, fill: (() => Promise<void>) | undefined): Promise<void> {
     await fill?.()
     this.#options.signal.throwIfAborted()
-    portion.seal()
     await native().hashSlices(portion.input, portion.slices, this.#options.digester, portion.digests, portion.crcs)
   }
 
   /** Finds out which chunks are new. In order, and without waiting. */
   #decide(portion: Portion): Unit[] {
     const units: Unit[] = []
+    const { slices, digests, crcs } = portion
     for (let i = 0; i < portion.count; i++) {
-      const length = portion.slices[2 * i + 1]!
+      const length = slices[2 * i + 1]!
       const inode = portion.inodes[i]!
       // A hole of a whole chunk, after the first one, has no bytes.
-      let id = length === 0 ? this.#zeroChunk! : this.#known(portion, i, length)
+      let id = length === 0 ? this.#zeroChunk! : this.#known(digests, i, length)
       if (id < 0) {
-        id = this.#add(portion, i, length)
-        this.#place(portion, i, { id, length, chunksInFile: Math.ceil(inode.size / this.#options.chunkSize) }, units)
+        id = this.#add(digests, i, { length, crc32: crcs[i]! })
+        this.#place(portion, slices[2 * i]!, { id, length, chunksInFile: Math.ceil(inode.size / this.#options.chunkSize) }, units)
       } else {
         this.#dedupChunks++
         this.#dedupBytes += length === 0 ? this.#options.chunkSize : length
@@ -153,7 +153,7 @@ export class ChunkPipeline {
   }
 
   /** Id of a chunk that need not be stored, or -1. */
-  #known({ digests }: Portion, i: number, length: number): number {
+  #known(digests: Uint8Array, i: number, length: number): number {
     const { dictionary, index, chunks, blobs } = this.#options
     const found = dictionary?.index.find(digests, i * DIGEST_SIZE, length) ?? -1
     if (dictionary === undefined || found < 0) return index.find(digests, i * DIGEST_SIZE, length)
@@ -172,7 +172,7 @@ export class ChunkPipeline {
     return id
   }
 
-  #add({ digests, crcs }: Portion, i: number, length: number): number {
+  #add(digests: Uint8Array, i: number, { length, crc32 }: { readonly length: number; readonly crc32: number }): number {
     const { chunks, index, blobs } = this.#options
     this.#blobIndex ??= blobs.push(undefined) - 1
     if (this.newIds.length >= MAX_CHUNKS) throw new CodedError('BUILD_SOURCE', `more than ${MAX_CHUNKS} chunks in one blob: use a larger chunk size`)
@@ -183,8 +183,8 @@ export class ChunkPipeline {
     chunks.setUncompressedSize(id, length)
     chunks.setUncompressedOffset(id, this.#uncompressedOffset)
     // COMPAT: a checksum of 0 cannot be recorded (readers refuse the flag with it).
-    chunks.setCrc32(id, crcs[i]!)
-    chunks.setFlags(id, crcs[i] === 0 ? 0 : CHUNK_FLAG.hasCrc32)
+    chunks.setCrc32(id, crc32)
+    chunks.setFlags(id, crc32 === 0 ? 0 : CHUNK_FLAG.hasCrc32)
     this.#uncompressedOffset += roundUp(length, CHUNK_ALIGNMENT)
     this.#newBytes += length
     this.newIds.push(id)
@@ -192,8 +192,7 @@ export class ChunkPipeline {
     return id
   }
 
-  #place(portion: Portion, i: number, { id, length, chunksInFile }: { id: number; length: number; chunksInFile: number }, units: Unit[]): void {
-    const offset = portion.slices[2 * i]!
+  #place(portion: Portion, offset: number, { id, length, chunksInFile }: { id: number; length: number; chunksInFile: number }, units: Unit[]): void {
     const isMember = this.#batcher.takes(length, chunksInFile)
     const closed = isMember ? this.#batcher.add(id, portion.input.subarray(offset, offset + length)) : this.#batcher.close()
     if (closed !== undefined) units.push({ batch: closed })
@@ -217,6 +216,7 @@ export class ChunkPipeline {
   }
 
   async #emit(portion: Portion, { units, batches }: { readonly units: readonly Unit[]; readonly batches: Uint8Array[] }): Promise<void> {
+    const { sizes } = portion
     let at = 0
     let written = 0
     let k = 0
@@ -228,7 +228,7 @@ export class ChunkPipeline {
         await this.#emitBatch(batch, batches.shift()!)
         continue
       }
-      const size = portion.sizes[k++]!
+      const size = sizes[k++]!
       this.#stored(id, this.#options.writer.position + at - written, size)
       at += size
     }

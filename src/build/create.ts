@@ -4,6 +4,7 @@
 import { CodedError } from '../core/errors.ts'
 import { BLOB_FEATURE, COMPRESSORS, DIGESTERS, type CompressorName, type DigesterName } from '../format/rafs-v6/blob-table.ts'
 import { UNKNOWN_BLOB_ID } from '../format/rafs-v6/blob-records.ts'
+import type { ChunkInfoBuilder } from '../format/blob/chunk-info-builder.ts'
 import { type BlobDescription, writeBootstrap } from '../format/rafs-v6/bootstrap-writer.ts'
 import { ChunkStore } from '../format/rafs-v6/bootstrap-writer-chunks.ts'
 import { ImageNode, type WalkOrder, walkOrder } from '../format/rafs-v6/bootstrap-writer-tree.ts'
@@ -75,13 +76,13 @@ export interface WrittenBlob {
   readonly size: number
   readonly tocDigest: Uint8Array | undefined
   readonly tocSize: number | undefined
-  /** Uncompressed chunk information, padded to 4096, and its header: a cache's `image/<id>.blob.meta`. Undefined without chunks. */
-  readonly meta: Uint8Array | undefined
+  /** Makes the content of a cache's `image/<id>.blob.meta`: chunk information, padded to 4096, and its header. Undefined without chunks. */
+  readonly meta: (() => Uint8Array) | undefined
 }
 
 /**
  * Runs a build. Equal source and options give equal bytes, whatever `threads`. Memory: about 300 bytes a file, 80 a chunk, and for each
- * thread two buffers of 4 MiB (or of a chunk, if that is larger).
+ * thread and one more two buffers of 1 MiB (or of a chunk, if that is larger).
  * BUILD_INVALID_OPTION, BUILD_SOURCE, BUILD_OUTPUT, BUILD_INCONSISTENT (dictionary or parent), TAR_*, CODEC_CORRUPT, FORMAT_*, NATIVE_SYSCALL.
  */
 export async function createImage(options: CreateOptions): Promise<CreateResult> {
@@ -150,7 +151,7 @@ class Build {
         ({ root, order, prefetch } = await finishTree(tree))
         const files = filesToStore(order, prefetch)
         totals = await this.#trace.time('dump_blob', async () => {
-          await feedFiles(pipeline, { source: source.path, order, files, chunkSize: this.#options.chunkSize, onFile: (_path, size) => this.#progress(size, 1) })
+          await feedFiles(pipeline, { source: source.path, order, files, chunkSize: this.#options.chunkSize, onFile: (size) => this.#progress(size, 1) })
           return pipeline.finish()
         })
       }
@@ -191,7 +192,7 @@ class Build {
     const { parent, whiteoutSpec, explicitUidGid, signal } = this.#options
     const { root, entries } = await this.#trace.time('load_from_directory', () =>
       readDirectoryTree({ source: path, dropWhiteouts: parent === undefined ? whiteoutSpec : 'none', explicitUidGid, signal }))
-    this.#trace.count('load_from_directory', entries)
+    this.#trace.event('load_from_directory', entries)
     return root
   }
 
@@ -213,12 +214,9 @@ class Build {
     const { inlineMeta } = this.#options
     const writer = this.#writer
     const features = this.#features(totals.chunkCount)
-    let place: MetaPlace | undefined
-    if (totals.chunkCount > 0) {
-      await writer.endData(totals.uncompressedSize)
-      place = await writer.writeMeta(pipeline.info, { features, compressor: compressorNumber(this.#options.compressor), digests: this.#digests(pipeline) })
-    }
-    const meta = place === undefined ? undefined : paddedMeta(pipeline, features, place)
+    const place = totals.chunkCount === 0 ? undefined : await this.#storeMeta(pipeline, features, totals.uncompressedSize)
+    const { info } = pipeline
+    const meta = place && (() => paddedMeta(info, features, place))
     const encode = (blob: BlobDescription | undefined) => this.#trace.time('dump_bootstrap', () => this.#encode(image, totals.blobIndex, blob))
     if (inlineMeta) {
       const bootstrap = await encode(place && this.#describe(totals, place, { blobId: UNKNOWN_BLOB_ID, features, size: writer.position }))
@@ -232,6 +230,12 @@ class Build {
     return { bootstrap, blobs: this.#ids(totals.blobIndex, blobId), blob: place && this.#written(toc, meta, blobId) }
   }
 
+  async #storeMeta({ info, newIds }: ChunkPipeline, features: number, uncompressedSize: number): Promise<MetaPlace> {
+    await this.#writer.endData(uncompressedSize)
+    const digests = this.#options.blobToc ? this.#digests(newIds) : undefined
+    return this.#writer.writeMeta(info, { features, compressor: compressorNumber(this.#options.compressor), digests })
+  }
+
   #features(chunkCount: number): number {
     const { inlineMeta, blobToc, batchSize } = this.#options
     return BLOB_FEATURE.capTarToc
@@ -240,7 +244,7 @@ class Build {
       | (chunkCount > 0 ? BLOB_FEATURE.aligned : 0) | (chunkCount > 0 && blobToc ? BLOB_FEATURE.inlinedChunkDigest : 0)
   }
 
-  #digests({ newIds }: ChunkPipeline): Uint8Array {
+  #digests(newIds: readonly number[]): Uint8Array {
     const digests = new Uint8Array(newIds.length * 32)
     newIds.forEach((id, i) => { digests.set(this.#chunks.record(id).subarray(0, 32), i * 32) })
     return digests
@@ -267,7 +271,7 @@ class Build {
     return this.#blobs.map((blob, i) => (i === blobIndex ? blobId : blob!.blobId))
   }
 
-  #written(toc: { tocSize: number; tocDigest: Uint8Array } | undefined, meta: Uint8Array | undefined, blobId: string): WrittenBlob {
+  #written(toc: { tocSize: number; tocDigest: Uint8Array } | undefined, meta: WrittenBlob['meta'], blobId: string): WrittenBlob {
     return { blobId, digest: this.#writer.fileDigest, size: this.#writer.position, tocDigest: toc?.tocDigest, tocSize: toc?.tocSize, meta }
   }
 
@@ -286,12 +290,11 @@ class Build {
 
 /** Regular files whose data is not stored yet, each once, prefetched ones first. */
 function filesToStore(order: WalkOrder, { first, isFirst }: PrefetchMatch): number[] {
-  const seen = new Set<object>()
   const files: number[] = []
   const take = (entry: number) => {
     const { inode } = order.nodes[entry]!
-    if (!inode.isRegular || inode.size === 0 || inode.loaded || seen.has(inode)) return
-    seen.add(inode)
+    if (!inode.isRegular || inode.size === 0 || inode.loaded || inode.index >= 0) return
+    inode.index = entry
     files.push(entry)
   }
   first.forEach(take)
@@ -299,7 +302,7 @@ function filesToStore(order: WalkOrder, { first, isFirst }: PrefetchMatch): numb
   return files
 }
 
-function paddedMeta({ info }: ChunkPipeline, features: number, place: MetaPlace): Uint8Array {
+function paddedMeta(info: ChunkInfoBuilder, features: number, place: MetaPlace): Uint8Array {
   const raw = info.encode()
   const header = info.header({ features, ...place })
   const meta = new Uint8Array(Math.ceil(raw.length / header.length) * header.length + header.length)

@@ -2,14 +2,12 @@
 // SPEC: nydus builder/src/directory.rs, core/node.rs from_fs_object; spec-rafs.md D.
 
 import { lstat, realpath } from 'node:fs/promises'
-import { byteString, bytesOf, toText } from '../core/byte-string.ts'
+import { byteString, bytesOf } from '../core/byte-string.ts'
 import { CodedError } from '../core/errors.ts'
 import { ImageInode, ImageNode, type WalkOrder, pathOf } from '../format/rafs-v6/bootstrap-writer-tree.ts'
 import { encodeXattrs } from '../format/rafs-v6/bootstrap-writer-xattr.ts'
 import { S_IFMT, S_IFREG } from '../format/erofs/inode.ts'
-import { errnoName } from '../native/errno.ts'
 import { readXattrs } from '../native/file.ts'
-import { native } from '../native/load.ts'
 import { scanDirectory, type ScannedEntry } from '../native/scan-directory.ts'
 import type { ChunkPipeline } from './chunk-pipeline.ts'
 import { isWhiteout, type WhiteoutSpec } from './overlay.ts'
@@ -33,8 +31,6 @@ export interface DirectoryTree {
 
 /** LIMIT: directories that are read at the same time; libuv has four threads, one more keeps each busy while JavaScript decodes. */
 const SCANS = 5
-/** LIMIT: files of a portion, so that many empty-ish files do not make one portion late. */
-const MAX_PARTS = 1024
 
 /** Reads the tree. NATIVE_SYSCALL for what cannot be read, BUILD_SOURCE for what an image cannot express. */
 export async function readDirectoryTree(options: DirectoryOptions): Promise<DirectoryTree> {
@@ -134,50 +130,41 @@ export interface FeedOptions {
   /** Entries of `order` that are regular files with data, in the order in which the blob has them. */
   readonly files: readonly number[]
   readonly chunkSize: number
-  /** Called with the path and size of each file as it is taken up. */
-  readonly onFile?: (path: string, size: number) => void
+  /** Called with the size of each file as it is taken up. */
+  readonly onFile?: (size: number) => void
 }
-
-interface Part { readonly file: string; readonly offset: number; readonly at: number; length: number }
 
 /** Puts the contents of files into the pipeline. BUILD_SOURCE for a file that cannot be read or became shorter. */
 export async function feedFiles(pipeline: ChunkPipeline, { source, order, files, chunkSize, onFile }: FeedOptions): Promise<void> {
   const base = await rootPath(source)
   let portion = await pipeline.portion()
-  let parts: Part[] = []
-  const flush = async (more: boolean) => {
-    const [full, its] = [portion, parts]
-    parts = []
-    pipeline.submit(full, () => readParts(full, its))
-    if (more) portion = await pipeline.portion()
-  }
+  let parent = -1
+  let directory = ''
   for (const entry of files) {
-    const { inode } = order.nodes[entry]!
-    const at = pathOf(order, entry)
-    const file = base + at
-    onFile?.(at, inode.size)
+    const { name, inode } = order.nodes[entry]!
+    if (order.parent[entry] !== parent) {
+      parent = order.parent[entry]!
+      directory = parent === 0 ? `${base}/` : `${base}${pathOf(order, parent)}/`
+    }
+    onFile?.(inode.size)
+    let isBegun = false
     for (let offset = 0; offset < inode.size; offset += chunkSize) {
       const length = Math.min(chunkSize, inode.size - offset)
-      if (length > portion.free || parts.length >= MAX_PARTS) await flush(true)
-      const position = portion.add(inode, length)
-      const last = parts.at(-1)
+      if (!portion.hasRoom(length)) {
+        submitReads(pipeline, portion)
+        portion = await pipeline.portion()
+        isBegun = false
+      }
+      const at = portion.add(inode, length)
       // Chunks of one file are one read.
-      if (last?.file === file) last.length += length
-      else parts.push({ file, offset, at: position, length })
+      if (isBegun) portion.reads.extend(length)
+      else portion.reads.add(directory, name, { offset, length, at })
+      isBegun = true
     }
   }
-  await flush(false)
+  submitReads(pipeline, portion)
 }
 
-async function readParts(portion: Portion, parts: readonly Part[]): Promise<void> {
-  const paths = bytesOf(parts.map(({ file }) => `${file}\0`).join(''))
-  const ranges = new Float64Array(parts.flatMap(({ offset, length, at }) => [offset, length, at]))
-  const results = new Int32Array(parts.length)
-  await native().readFiles(paths, ranges, portion.input, results)
-  for (const [i, { file, length }] of parts.entries()) {
-    const got = results[i]!
-    if (got === length) continue
-    const why = got < 0 ? errnoName(got) : `it became shorter while it was read (${got} of ${length} bytes)`
-    throw new CodedError('BUILD_SOURCE', `cannot read ${toText(file)}: ${why}`, { path: toText(file) })
-  }
+function submitReads(pipeline: ChunkPipeline, portion: Portion): void {
+  pipeline.submit(portion, () => portion.reads.read(portion.input))
 }

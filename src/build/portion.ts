@@ -1,7 +1,11 @@
-// The working buffers of the chunk pipeline: a few, used over and over.
+// The working buffers of the chunk pipeline: a few, used over and over, so that a build of any size makes no garbage of its own.
 
 import type { ImageInode } from '../format/rafs-v6/bootstrap-writer-tree.ts'
 import { DIGEST_SIZE } from '../native/codecs.ts'
+import { ReadList } from './read-list.ts'
+
+/** LIMIT: chunks of a portion, so that thousands of tiny files do not make one late; what each needs is allocated once. */
+const MAX_CHUNKS = 1024
 
 /** Files, or parts of files, that go through the pipeline together: chunks back to back in `input`. */
 export class Portion {
@@ -9,17 +13,17 @@ export class Portion {
   /** Stored chunks, back to back. */
   readonly output: Buffer
   /** File of each chunk; a file's chunks come in order. */
-  inodes: ImageInode[] = []
-  /** [offset, length] of each chunk in `input`; length 0 stands for a chunk of zeros like an earlier `zeroSlice`. Valid after `seal`. */
-  slices = new Uint32Array(0)
-  digests = new Uint8Array(0)
-  crcs = new Uint32Array(0)
+  readonly inodes: ImageInode[] = []
+  /** What to read into `input`, when it comes from files. */
+  readonly reads = new ReadList(MAX_CHUNKS)
   /** Number of a chunk that is a whole one of zeros, -1 for none. */
   zeroSlice = -1
-  /** Sizes of stored chunks, in the order of `keep`. */
-  sizes = new Uint32Array(0)
-  #slices: number[] = []
-  #kept: number[] = []
+  readonly #slices = new Uint32Array(2 * MAX_CHUNKS)
+  readonly #digests = new Uint8Array(DIGEST_SIZE * MAX_CHUNKS)
+  readonly #crcs = new Uint32Array(MAX_CHUNKS)
+  readonly #kept = new Uint32Array(2 * MAX_CHUNKS)
+  readonly #sizes = new Uint32Array(MAX_CHUNKS)
+  #keptCount = 0
   #used = 0
 
   constructor(capacity: number) {
@@ -32,48 +36,57 @@ export class Portion {
     return this.inodes.length
   }
 
-  /** Bytes of `input` in use. */
-  get used(): number {
-    return this.#used
+  /** [offset, length] of each chunk in `input`; length 0 stands for a chunk of zeros like an earlier `zeroSlice`. */
+  get slices(): Uint32Array {
+    return this.#slices.subarray(0, 2 * this.count)
   }
 
-  /** Room that is left. */
-  get free(): number {
-    return this.input.length - this.#used
+  /** 32 bytes a chunk. */
+  get digests(): Uint8Array {
+    return this.#digests.subarray(0, DIGEST_SIZE * this.count)
   }
 
-  /** Adds a chunk of the next `length` bytes of `input`; returns where they begin. */
-  add(inode: ImageInode, length: number): number {
-    const offset = this.#used
-    this.inodes.push(inode)
-    this.#slices.push(offset, length)
-    this.#used += length
-    return offset
-  }
-
-  /** No more chunks come. */
-  seal(): void {
-    this.slices = Uint32Array.from(this.#slices)
-    this.digests = new Uint8Array(this.count * DIGEST_SIZE)
-    this.crcs = new Uint32Array(this.count)
-  }
-
-  /** Marks a slice as one to be stored. */
-  keep(offset: number, length: number): void {
-    this.#kept.push(offset, length)
+  get crcs(): Uint32Array {
+    return this.#crcs.subarray(0, this.count)
   }
 
   /** [offset, length] of the chunks to be stored. */
   get kept(): Uint32Array {
-    this.sizes = new Uint32Array(this.#kept.length / 2)
-    return Uint32Array.from(this.#kept)
+    return this.#kept.subarray(0, 2 * this.#keptCount)
+  }
+
+  /** Stored sizes of the chunks of `kept`. */
+  get sizes(): Uint32Array {
+    return this.#sizes.subarray(0, this.#keptCount)
+  }
+
+  /** Whether a chunk of `length` bytes still fits. */
+  hasRoom(length: number): boolean {
+    return this.count < MAX_CHUNKS && this.input.length - this.#used >= length
+  }
+
+  /** Adds a chunk of the next `length` bytes of `input`, for which there is room; returns where they begin. */
+  add(inode: ImageInode, length: number): number {
+    const offset = this.#used
+    this.#slices[2 * this.count] = offset
+    this.#slices[2 * this.count + 1] = length
+    this.inodes.push(inode)
+    this.#used += length
+    return offset
+  }
+
+  /** Marks a chunk as one to be stored. */
+  keep(offset: number, length: number): void {
+    this.#kept[2 * this.#keptCount] = offset
+    this.#kept[2 * this.#keptCount + 1] = length
+    this.#keptCount++
   }
 
   reset(): void {
-    this.inodes = []
+    this.inodes.length = 0
+    this.reads.reset()
     this.zeroSlice = -1
-    this.#slices = []
-    this.#kept = []
+    this.#keptCount = 0
     this.#used = 0
   }
 }
@@ -120,9 +133,10 @@ export class PortionPool {
     this.#wake()
   }
 
-  /** Resolves when all submitted portions are back; rejects, then, with what failed. */
+  /** Resolves when all submitted portions are back, and lets go of their memory; rejects, then, with what failed. */
   async drained(): Promise<void> {
     while (this.#submitted > 0) await this.#change()
+    this.#idle.length = 0
     this.#throwFailure()
   }
 

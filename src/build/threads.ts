@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 
-/** LIMIT: each thread stands for two buffers of 4 MiB, and one thread of JavaScript cannot feed more. */
+/** LIMIT: each thread stands for two buffers of 1 MiB, and one thread of JavaScript cannot feed more. */
 const MAX_THREADS = 8
 
 /** CPUs that this process may use: those it may run on, and what its cgroup allows (rounded up). */

@@ -38,6 +38,7 @@ export function layOut(order: WalkOrder): Layout {
   const form = new Uint8Array(count)
   const nlink = new Uint32Array(count).fill(1)
   const space = new SpaceAllocator()
+  for (const { inode } of nodes) inode.index = -1
 
   const place = (entry: number, inodeSize: number, dataSize: number) => {
     const placed = space.placeWithData(inodeSize, dataSize)

@@ -33,7 +33,7 @@ export class ImageInode {
   /** Read from a bootstrap (parent, layer): its data is stored already. */
   loaded = false
   mark: LayerMark = LAYER_MARK.none
-  /** Scratch of `walkOrder` and of the writer: position of the first alias, -1 before. */
+  /** Scratch of whoever walks the tree: entry of the first alias, -1 before. `walkOrder` and the writer reset it. */
   index = -1
 
   constructor(mode: number) {
