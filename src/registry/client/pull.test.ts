@@ -145,6 +145,7 @@ describe('a manifest', () => {
     ['is not JSON', answer(200, { 'content-type': MEDIA_TYPE.ociManifest }, '<html>'), 'REGISTRY_PROTOCOL'],
     ['has the fields of an index and of a manifest', answer(200, {}, '{"schemaVersion":2,"manifests":[],"layers":[]}'), 'REGISTRY_PROTOCOL'],
     ['is served as an index', forwarding({ changeHeaders: (headers) => { headers['content-type'] = MEDIA_TYPE.ociIndex } }), 'REGISTRY_PROTOCOL'],
+    ['has no type inside and is served as an index', answer(200, { 'content-type': MEDIA_TYPE.ociIndex }, '{"schemaVersion":2,"config":{},"layers":[]}'), 'REGISTRY_PROTOCOL'],
     ['never ends', ({ response }: { response: import('node:http').ServerResponse }) => {
       const timer = setInterval(() => response.write(Buffer.alloc(1024 * 1024, 32)), 1)
       response.on('close', () => clearInterval(timer))

@@ -3,7 +3,7 @@
 
 import { readdir, readFile } from 'node:fs/promises'
 import path from 'node:path'
-import { rootCertificates } from 'node:tls'
+import tls from 'node:tls' // whole: a named import of rootCertificates would build them all at start-up
 import { CodedError } from '../../core/errors.ts'
 
 /** What undici's connector wants; `ca` replaces Node's roots, so it repeats them. */
@@ -40,7 +40,7 @@ export async function tlsOptionsFor(host: string, choice: TlsChoice): Promise<Tl
   const found = await firstCertificateDirectory(host, choice.certificateDirectories)
   extra.push(...found.authorities)
   return {
-    ...(extra.length > 0 ? { ca: [...rootCertificates, ...extra] } : {}),
+    ...(extra.length > 0 ? { ca: [...tls.rootCertificates, ...extra] } : {}),
     ...(found.pair ?? {}),
     ...(choice.insecure ? { rejectUnauthorized: false } : {}),
   }

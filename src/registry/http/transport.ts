@@ -2,7 +2,7 @@
 // those belong to the client, which knows what may be repeated and what may be sent where.
 
 import { setMaxListeners } from 'node:events'
-import { EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici'
+import type { Dispatcher } from 'undici'
 import { publish } from '../../core/diagnostics.ts'
 import { CodedError, isCoded } from '../../core/errors.ts'
 import { KiB } from '../../core/units.ts'
@@ -116,6 +116,8 @@ export class Transport implements AsyncDisposable {
 
   async #open(url: URL): Promise<Dispatcher> {
     const tls = url.protocol === 'https:' ? await tlsOptionsFor(url.host, this.#options) : {}
+    // loaded at the first request: undici takes longer to load than a local image takes to mount
+    const { EnvHttpProxyAgent, Pool } = await import('undici')
     const connect = { ...tls, timeout: this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS }
     const { env } = this.#options
     const proxied = !isLoopback(url.hostname) && ['http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'].some((name) => (env[name] ?? '') !== '')
