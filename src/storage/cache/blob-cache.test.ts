@@ -1,0 +1,176 @@
+// The order in which a cache becomes durable, what it does when it cannot store, and who may fetch.
+
+import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { subscribe } from '../../core/diagnostics.ts'
+import { BlobCache, type BlobCacheOptions } from './blob-cache.ts'
+import { chunkMapHeader } from './chunk-map.ts'
+import { fileIo, type CacheIo } from './io.ts'
+
+const CHUNK = 4096
+const COUNT = 20
+const { signal } = new AbortController()
+let directory: string
+let opened: BlobCache[] = []
+beforeEach(() => { directory = mkdtempSync(path.join(tmpdir(), 'blob-cache-')) })
+afterEach(async () => {
+  for (const cache of opened) await cache.close()
+  opened = []
+  rmSync(directory, { recursive: true, force: true })
+})
+
+const open = (over: Partial<BlobCacheOptions> = {}): BlobCache => {
+  const cache = BlobCache.open({ directory, blobId: 'b', chunkCount: COUNT, size: COUNT * CHUNK, ...over })!
+  opened.push(cache)
+  return cache
+}
+const close = async (cache: BlobCache): Promise<void> => {
+  opened = opened.filter((other) => other !== cache)
+  await cache.close()
+}
+const place = (index: number) => ({ index, offset: index * CHUNK, size: CHUNK })
+const run = (index: number) => ({ offset: index * CHUNK, bytes: new Uint8Array(CHUNK).fill(index + 1), chunks: [place(index)] })
+
+type Operation = { readonly kind: 'write'; readonly index: number } | { readonly kind: 'sync' } | { readonly kind: 'bits'; readonly bytes: Uint8Array; readonly at: number }
+
+/** What a cache does to its files, in order. */
+function recorder(): { readonly io: CacheIo; readonly log: Operation[] } {
+  const log: Operation[] = []
+  return {
+    log,
+    io: {
+      async write(fd, bytes, position) { await fileIo.write(fd, bytes, position); log.push({ kind: 'write', index: position / CHUNK }) },
+      async sync(fd) { await fileIo.sync(fd); log.push({ kind: 'sync' }) },
+      writeMap(fd, bytes, position) {
+        fileIo.writeMap(fd, bytes, position)
+        if (position >= chunkMapHeader.size) log.push({ kind: 'bits', bytes: bytes.slice(), at: position - chunkMapHeader.size })
+      },
+    },
+  }
+}
+
+/** Chunks whose bit could be on the disk while their data is not, were the power lost after any of the operations. */
+function aheadOfData(log: readonly Operation[]): number[] {
+  const written = new Set<number>()
+  const durable = new Set<number>()
+  const ahead = new Set<number>()
+  for (const operation of log) {
+    if (operation.kind === 'write') written.add(operation.index)
+    else if (operation.kind === 'sync') for (const index of written) durable.add(index)
+    else for (const [i, byte] of operation.bytes.entries()) {
+      for (let bit = 0; bit < 8; bit++) if (byte & (0x80 >> bit) && !durable.has((operation.at + i) * 8 + bit)) ahead.add((operation.at + i) * 8 + bit)
+    }
+  }
+  return [...ahead]
+}
+
+describe('BlobCache', () => {
+  it('never lets a bit on the disk run ahead of durable data', async () => {
+    const { io, log } = recorder()
+    const cache = open({ io })
+    await cache.store([run(0), run(1)])
+    const flushing = cache.flush()
+    await cache.store([run(2)]) // while the sync is under way
+    await flushing
+    await cache.store([run(9)])
+    await close(cache)
+    expect(aheadOfData(log)).toEqual([])
+    const bits = readFileSync(path.join(directory, 'b.blob.data.chunk_map')).subarray(chunkMapHeader.size)
+    expect([...bits]).toEqual([0xe0, 0x40, 0])
+  })
+
+  it('would be caught if it wrote bits without a sync', async () => {
+    const { io, log } = recorder()
+    const cache = open({ io: { ...io, sync: async () => {} } }) // the safeguard switched off
+    await cache.store([run(3)])
+    await close(cache)
+    expect(aheadOfData(log)).toEqual([3])
+  })
+
+  it('lets readers go on before anything is synced', async () => {
+    const { io, log } = recorder()
+    const cache = open({ io })
+    await cache.store([run(4)])
+    expect(cache.isReady(place(4))).toBe(true)
+    expect(log.map(({ kind }) => kind)).toEqual(['write'])
+  })
+
+  it('calls a chunk ready only where its verified bytes lie', async () => {
+    const cache = open()
+    await cache.store([run(4)])
+    expect(cache.isReady({ index: 4, offset: 4 * CHUNK, size: CHUNK })).toBe(true)
+    expect(cache.isReady({ index: 4, offset: 5 * CHUNK, size: CHUNK })).toBe(false)
+    expect(cache.isReady({ index: 4, offset: 4 * CHUNK, size: CHUNK + 1 })).toBe(false)
+    expect(cache.isReady({ index: COUNT + 5, offset: 4 * CHUNK, size: 1 })).toBe(false)
+  })
+
+  it('forgets after the last user what was verified, and remembers what is durable', async () => {
+    const first = open()
+    await first.store([run(1)])
+    const second = open()
+    expect(second.isReady(place(1))).toBe(true) // shared while somebody vouches for it
+    await close(first)
+    expect(second.isReady(place(1))).toBe(true)
+    await close(second)
+    const third = open()
+    expect(third.isReady(place(1))).toBe(false)
+    expect(third.isDurable(1)).toBe(true)
+  })
+
+  it('is as long as the device from the start, and sparse', () => {
+    open({ size: 1 << 30 })
+    const { size, blocks } = statSync(path.join(directory, 'b.blob.data'))
+    expect(size).toBe(1 << 30)
+    expect(blocks * 512).toBeLessThan(1 << 20)
+  })
+
+  it('gives a chunk to one caller, and to the next when it is released', async () => {
+    const one = open()
+    const other = open()
+    expect(one.claim([1, 2])).toEqual({ mine: [1, 2], others: [] })
+    expect(other.claim([2, 3])).toEqual({ mine: [3], others: [2] })
+    const waiting = other.waitForOthers([place(2)], { signal })
+    await one.store([run(2)])
+    one.release([1, 2])
+    await waiting
+    expect(other.isReady(place(2))).toBe(true)
+    expect(other.claim([1])).toEqual({ mine: [1], others: [] })
+  })
+
+  it('stops storing for a while when the disk is full, and says so', async () => {
+    const reasons: string[] = []
+    const end = subscribe('storage:cache:degraded', ({ reason }) => reasons.push(reason))
+    const full = Object.assign(new Error('no space'), { code: 'ENOSPC', syscall: 'write' })
+    const cache = open({ io: { ...fileIo, write: () => Promise.reject(full) } })
+    expect(await cache.store([run(0)])).toBe(false)
+    expect(await cache.store([run(1)])).toBe(false)
+    expect(cache.isReady(place(0))).toBe(false)
+    expect(reasons).toEqual(['ENOSPC'])
+    end()
+  })
+
+  it('is not there, and says so, when its directory cannot be made', () => {
+    const reasons: string[] = []
+    const end = subscribe('storage:cache:degraded', ({ reason }) => reasons.push(reason))
+    writeFileSync(path.join(directory, 'file'), '')
+    expect(BlobCache.open({ directory: path.join(directory, 'file', 'sub'), blobId: 'b', chunkCount: 1, size: CHUNK })).toBeUndefined()
+    expect(reasons).toEqual(['ENOTDIR'])
+    end()
+  })
+
+  it('starts its map afresh when the file is none', async () => {
+    const file = path.join(directory, 'b.blob.data.chunk_map')
+    for (const damage of [() => writeFileSync(file, 'short'), () => truncateSync(file, 4097), () => writeFileSync(file, Buffer.alloc(4099, 0xff))]) {
+      damage()
+      const cache = open()
+      expect(cache.isDurable(0)).toBe(false)
+      await cache.store([run(0)])
+      await close(cache)
+      const again = open()
+      expect(again.isDurable(0)).toBe(true)
+      await close(again)
+    }
+  })
+})
