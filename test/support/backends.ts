@@ -32,7 +32,7 @@ export class MemoryBackend implements BlobBackend {
         await this.before(request, signal)
         signal.throwIfAborted()
         if (offset + length > blob().length) throw new CodedError('STORAGE_SHORT_READ', `blob ${blobId} is shorter`)
-        return this.after(blob().slice(offset, offset + length), request)
+        return this.after(Uint8Array.from(blob().subarray(offset, offset + length)), request)
       },
     }
   }
