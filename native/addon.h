@@ -85,9 +85,9 @@ struct Task {
   int reference_count;
 };
 
-void *task_new(size_t size, const char *function, void (*run)(Task *)); // zeroed; NULL when memory is short
-void task_keep(Call *call, Task *task, int argument);                   // keeps a buffer alive until the task is done
-napi_value task_start(Call *call, Task *task);                          // the promise; after a failed conversion only frees the task
+void *task_new(Call *call, size_t size, void (*run)(Task *)); // zeroed; NULL, and an Error thrown, when memory is short
+void task_keep(Call *call, Task *task, int argument);         // keeps a buffer alive until the task is done
+napi_value task_start(Call *call, Task *task);                // the promise; after a failed conversion only frees the task
 
 // --- codecs ---------------------------------------------------------------------------------------------------------------------
 

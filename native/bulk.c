@@ -56,7 +56,7 @@ static void hash_run(Task *task) {
 
 static napi_value hash_slices(napi_env env, napi_callback_info info) {
   Call call = call_begin(env, info, "hashSlices");
-  SliceTask *work = task_new(sizeof *work, call.function, hash_run);
+  SliceTask *work = task_new(&call, sizeof *work, hash_run);
   if (work == NULL) return NULL;
   work->buffer = call_bytes(&call, 0);
   work->slices = call_slices(&call, 1, &work->count, work->buffer.length);
@@ -97,7 +97,7 @@ static napi_value compress_finish(napi_env env, Task *task) {
 
 static napi_value compress_slices(napi_env env, napi_callback_info info) {
   Call call = call_begin(env, info, "compressSlices");
-  SliceTask *work = task_new(sizeof *work, call.function, compress_run);
+  SliceTask *work = task_new(&call, sizeof *work, compress_run);
   if (work == NULL) return NULL;
   work->task.finish = compress_finish;
   work->buffer = call_bytes(&call, 0);
@@ -152,7 +152,7 @@ static void decode_run(Task *task) {
 
 static napi_value decode_slices(napi_env env, napi_callback_info info) {
   Call call = call_begin(env, info, "decodeSlices");
-  SliceTask *work = task_new(sizeof *work, call.function, decode_run);
+  SliceTask *work = task_new(&call, sizeof *work, decode_run);
   if (work == NULL) return NULL;
   work->task.finish = compress_finish;
   size_t out_count = 0;
@@ -224,7 +224,7 @@ static void read_release(Task *task) {
 
 static napi_value read_files(napi_env env, napi_callback_info info) {
   Call call = call_begin(env, info, "readFiles");
-  ReadTask *work = task_new(sizeof *work, call.function, read_run);
+  ReadTask *work = task_new(&call, sizeof *work, read_run);
   if (work == NULL) return NULL;
   work->task.release = read_release;
   size_t range_items = 0;

@@ -12,8 +12,8 @@
 
 enum { KIND_SESSION = 0, KIND_WAKE_UP = 1 };
 enum { REPLY_COLUMNS = 7, REQUEST_COLUMNS = 4, MAX_EVENTS = 64 };
-// Of this many exchanges that found the next request by reading the session just answered, one also asks the others: a busy session
-// must not starve them (or a wake-up).
+// Of this many exchanges one asks the whole set instead of reading the session just answered: a busy session must not starve the others,
+// or a wake-up.
 enum { FAIRNESS = 16 };
 enum { MAX_HEADER = 4096 };
 
@@ -172,11 +172,8 @@ static napi_value exchange(napi_env env, napi_callback_info info) {
   const size_t slots = input.length / (size_t)slot, rows = requests.length / REQUEST_COLUMNS;
   Delivery delivery = {.rows = requests.data, .capacity = (int32_t)(slots < rows ? slots : rows), .input = input.data, .slot = (size_t)slot};
   int result = 0;
-  if (answered >= 0 && latest.set == set && event_fd(latest.data) == answered && deliver(&delivery, latest.data)) {
-    if (++latest.turns % FAIRNESS == 0) result = wait_and_deliver(set, &delivery, 0);
-  } else {
-    result = wait_and_deliver(set, &delivery, timeout_ms);
-  }
+  const bool direct = answered >= 0 && latest.set == set && event_fd(latest.data) == answered && ++latest.turns % FAIRNESS != 0;
+  if (!direct || !deliver(&delivery, latest.data)) result = wait_and_deliver(set, &delivery, timeout_ms);
   return number(env, delivery.count > 0 ? delivery.count : result);
 }
 

@@ -153,7 +153,7 @@ static void scan_release(Task *task) {
 
 static napi_value scan_directory(napi_env env, napi_callback_info info) {
   Call call = call_begin(env, info, "scanDirectory");
-  ScanTask *scan = task_new(sizeof *scan, call.function, scan_run);
+  ScanTask *scan = task_new(&call, sizeof *scan, scan_run);
   if (scan == NULL) return NULL;
   scan->task.finish = scan_finish;
   scan->task.release = scan_release;

@@ -128,7 +128,7 @@ static Decoder *call_decoder(Call *call, int index) {
 
 static napi_value stream_step(napi_env env, napi_callback_info info) {
   Call call = call_begin(env, info, "streamStep");
-  StepTask *step = task_new(sizeof *step, call.function, step_run);
+  StepTask *step = task_new(&call, sizeof *step, step_run);
   if (step == NULL) return NULL;
   step->task.finish = step_finish;
   step->task.release = step_release;

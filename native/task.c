@@ -2,12 +2,14 @@
 #include "addon.h"
 #include <stdlib.h>
 
-void *task_new(size_t size, const char *function, void (*run)(Task *)) {
+void *task_new(Call *call, size_t size, void (*run)(Task *)) {
   Task *task = calloc(1, size);
-  if (task != NULL) {
-    task->function = function;
-    task->run = run;
+  if (task == NULL) {
+    napi_throw(call->env, system_error(call->env, call->function, ENOMEM, NULL));
+    return NULL;
   }
+  task->function = call->function;
+  task->run = run;
   return task;
 }
 

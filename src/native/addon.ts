@@ -109,17 +109,21 @@ export interface NativeAddon {
   eventCreate(): number
   eventSignal(fd: number): number
   /**
-   * Writes `replyCount` replies, then waits until something is readable and delivers up to as many requests as fit.
-   * replies: [fd, offset in `out`, length, fd to splice file bytes from or -1, file offset low, file offset high, file length] a row; a row with a file appends those bytes
-   *          after the reply's header (whose length field already counts them) straight from the file, without crossing JavaScript.
-   * requests (filled): [cookie, fd, offset in `input`, length] a row. length 0 with a cookie = the wake-up was signalled; negative length = -errno of that session (-19: unmounted).
-   * Each request gets `slot` bytes of `input`. Returns the number of rows, or a negative errno. `timeoutMs` -1 waits for ever.
+   * Writes `replyCount` replies, then waits until something is readable and delivers up to as many requests as fit: one of each ready session.
+   * After a reply the same session is read first (mostly its client has asked again by then), and every 16th time all are asked.
+   * replies: [fd, offset in `out`, length, fd to take file bytes from or -1, file offset low, file offset high, file length] a row; a row with a file appends those bytes
+   *          after the reply's header (whose length field already counts them) straight from the file, without crossing JavaScript. A file that
+   *          cannot be read, or ends before, makes the reply an EIO.
+   * requests (filled): [cookie, fd, offset in `input`, length] a row. length 0 with a cookie = the wake-up was signalled, once for all signals so far; negative length = -errno
+   *          of that session, again at every call until it is removed (-19: unmounted).
+   * Each request gets `slot` bytes of `input` (1 MiB + 4096 at least for max_write of 1 MiB). Returns the number of rows, 0 after the timeout, or a negative errno
+   * (-22: a buffer is too small). `timeoutMs` -1 waits for ever. Any number of threads may wait on one set.
    * A reply refused with ENOENT (the request was interrupted) is ignored, other errors count in `errors[0]`.
    */
   exchange(set: number, out: Uint8Array, replies: Int32Array, replyCount: number, input: Uint8Array, slot: number, requests: Int32Array, timeoutMs: number, errors: Int32Array): number
-  /** One reply from any thread (misses): writes bytes, or header plus file bytes as in `exchange`. 0 or a negative errno. */
+  /** One reply from any thread (misses): writes bytes, or header plus file bytes as in `exchange`. 0 (also when nobody waits for it) or a negative errno. Notifications have unique 0. */
   fuseReply(fd: number, header: Uint8Array, fileFd: number, fileOffset: number, fileLength: number): number
-  /** Releases a wait on the mount's dead connection etc.: notifications use fuseReply with unique 0. */
+  /** close(2). The last descriptor of a FUSE session ends its connection: whoever waits for an answer gets ENOTCONN. */
   closeFd(fd: number): number
   /** SCM_RIGHTS over a connected Unix socket descriptor, with at least one byte. Bytes sent, or a negative errno. */
   sendFds(socket: number, bytes: Uint8Array, fds: Int32Array): number

@@ -48,6 +48,8 @@ class Server {
   readonly #out = new Uint8Array(64 * 1024)
   readonly #replies = new Int32Array(7 * 16)
   readonly #requests = new Int32Array(4 * 4)
+  /** Room for this many requests. */
+  rows = 4
   #replyCount = 0
   #used = 0
 
@@ -66,7 +68,7 @@ class Server {
 
   /** One exchange; answers what it delivers. */
   step(timeoutMs: number): Row[] {
-    const count = checked(native().exchange(this.set, this.#out, this.#replies, this.#replyCount, this.#input, SLOT, this.#requests, timeoutMs, this.errors), 'exchange')
+    const count = checked(native().exchange(this.set, this.#out, this.#replies, this.#replyCount, this.#input, SLOT, this.#requests.subarray(0, 4 * this.rows), timeoutMs, this.errors), 'exchange')
     this.exchanges++
     this.#replyCount = this.#used = 0
     const rows: Row[] = []
@@ -198,8 +200,9 @@ describe('a FUSE session', () => {
     expect(new Set(server.seen.map(({ cookie }) => cookie))).toEqual(new Set([1, 2 ** 31 - 1]))
   })
 
-  it('cannot starve the wake-up', async () => {
-    const target = start().mount('busy', 3)
+  it.each([1, 4])('cannot starve the wake-up, with room for %i requests', async (rows) => {
+    const target = start().mount(`busy${rows}`, 3)
+    server.rows = rows
     await server.serve(stat(target))
     let running = true
     const clients = Promise.all(Array.from({ length: 3 }, async () => { while (running) await stat(path.join(target, 'file')) }))
