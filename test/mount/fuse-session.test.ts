@@ -118,29 +118,35 @@ class Server {
     switch (opcode) {
       case FUSE_OP.INIT: {
         const { maxReadahead } = initIn.decode(body)
-        return this.reply(fd, { unique, body: initOut.encode({
+        this.reply(fd, { unique, body: initOut.encode({
           major: 7, minor: 31, maxReadahead, flags: 0, maxBackground: 16, congestionThreshold: 12, maxWrite: 1 << 20, timeGranularity: 1, maxPages: 256, mapAlignment: 0, flags2: 0,
         }) })
+        break
       }
       case FUSE_OP.GETATTR:
-        return this.reply(fd, { unique, body: attrOut.encode({ ...attributes, attr: nodeLow === 1 ? rootAttr : fileAttr }) })
+        this.reply(fd, { unique, body: attrOut.encode({ ...attributes, attr: nodeLow === 1 ? rootAttr : fileAttr }) })
+        break
       case FUSE_OP.LOOKUP:
-        return this.reply(fd, { unique, body: entryOut.encode({
+        this.reply(fd, { unique, body: entryOut.encode({
           nodeLow: 2, nodeHigh: 0, generation: 0n, entryValidLow: 0, entryValidHigh: 0, attrValidLow: 0, attrValidHigh: 0, entryValidNsec: 0, attrValidNsec: 0, attr: fileAttr,
         }) })
+        break
       case FUSE_OP.OPEN:
-        return this.reply(fd, { unique, body: openOut.encode({ handle: 0n, flags: FOPEN.DIRECT_IO }) })
+        this.reply(fd, { unique, body: openOut.encode({ handle: 0n, flags: FOPEN.DIRECT_IO }) })
+        break
       case FUSE_OP.READ: {
         const { offsetLow, size } = readIn.decode(body)
         const length = Math.min(size, Math.max(FILE_SIZE - offsetLow, 0))
-        return this.reply(fd, { unique, file: { fd: this.backingFd, offset: offsetLow + this.shift, length } })
+        this.reply(fd, { unique, file: { fd: this.backingFd, offset: offsetLow + this.shift, length } })
+        break
       }
       case FUSE_OP.FORGET: case FUSE_OP.BATCH_FORGET: case FUSE_OP.INTERRUPT: case FUSE_OP.DESTROY:
-        return
+        break // without a reply
       case FUSE_OP.FLUSH: case FUSE_OP.RELEASE: case FUSE_OP.ACCESS:
-        return this.reply(fd, { unique })
+        this.reply(fd, { unique })
+        break
       default:
-        return this.reply(fd, { unique, error: -38 }) // ENOSYS
+        this.reply(fd, { unique, error: -38 }) // ENOSYS
     }
   }
 }
@@ -205,16 +211,18 @@ describe('a FUSE session', () => {
     server.rows = rows
     await server.serve(stat(target))
     let running = true
-    const clients = Promise.all(Array.from({ length: 3 }, async () => { while (running) await stat(path.join(target, 'file')) }))
-    server.seen.length = 0
-    native().eventSignal(server.wakeUp)
-    for (let i = 0; i < 200 && !server.seen.some(({ cookie }) => cookie === 9); i++) {
-      server.step(20)
-      await new Promise((resolve) => setImmediate(resolve))
+    const clients = Promise.all(Array.from({ length: 4 }, async () => { while (running) await stat(path.join(target, 'file')) }))
+    const busyStep = async (): Promise<Row[]> => {
+      await new Promise((resolve) => setTimeout(resolve, 2)) // every client asks again meanwhile
+      return server.step(20)
     }
+    for (let i = 0; i < 5; i++) await busyStep()
+    native().eventSignal(server.wakeUp) // a reply to the busy session is due, and its next request waits
+    let found: Row | undefined
+    for (let i = 0; i < 40 && found === undefined; i++) found = (await busyStep()).find(({ cookie }) => cookie === 9)
     running = false
     await server.serve(clients)
-    expect(server.seen.find(({ cookie }) => cookie === 9)).toEqual({ cookie: 9, fd: server.wakeUp, length: 0, opcode: -1 })
+    expect(found).toEqual({ cookie: 9, fd: server.wakeUp, length: 0, opcode: -1 })
     expect(server.step(0)).toEqual([]) // it is delivered once
   })
 
