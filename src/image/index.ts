@@ -1,9 +1,16 @@
 // Whole-image flows: everything other layers may import.
 
+export { readBootstrap } from './bootstrap-layer.ts'
 export { BuildCache, type BuildCacheOptions } from './build-cache.ts'
-export type { BlobSink, LayerBuilder, MergedImage, MergeLayer, PackSettings } from './builder.ts'
+export type { BlobSink, BuilderOptions, LayerBuilder, MergedImage, MergeLayer, PackSettings } from './builder.ts'
+export { checkImage, type CheckDocuments, type CheckFinding, type CheckOptions, type CheckReport, type OpenTree } from './check/check.ts'
+export { MountedTree, ReadTree } from './check/file-tree.ts'
 export { ChunkDictionary } from './chunk-dictionary.ts'
 export { convertImage, type ConvertOptions, type ConvertResult, type LayerReport } from './convert.ts'
+export { findNydusImage, type FoundImage, type FoundNydusImage } from './find-image.ts'
 export { machineLimits, type MachineLimits } from './machine.ts'
+export { mountImage, type MountOptions } from './mount-image.ts'
+export type { RunningNydusd } from './nydusd-process.ts'
 export { REFUSALS, refusal, refusalOf, type RefusalReason } from './refusal.ts'
+export { SourceBackend } from './source-backend.ts'
 export { WorkDirectory } from './work-directory.ts'
