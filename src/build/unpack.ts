@@ -75,7 +75,7 @@ function header(view: BootstrapView, { path }: Place, inode: Inode, firstPath: s
     path: type === 'directory' ? `${path}/` : path, type, mode: inode.mode & 0o7777, uid: inode.uid, gid: inode.gid, mtime: inode.mtime, mtimeNsec: inode.mtimeNsec,
     size: type === 'file' ? inode.size : 0, rdevMajor, rdevMinor,
     userName: options.userName?.(inode.uid) ?? '', groupName: options.groupName?.(inode.gid) ?? '',
-    ...(type === 'symlink' ? { link: byteString(view.readlink(inode)) } : type === 'hardlink' ? { link: firstPath! } : {}),
+    ...(type === 'symlink' ? { link: byteString(view.readlink(inode)) } : type === 'hardlink' ? { link: `/${firstPath!}` } : {}),
     ...(type !== 'hardlink' && inode.xattrCount > 0 ? { xattrs: view.xattrs(inode) } : {}),
   })
 }

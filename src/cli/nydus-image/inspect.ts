@@ -9,7 +9,7 @@ import { bootstrapArgument, loadBootstrap } from './load.ts'
 /** Request mode prints the answer and nothing else, without a newline at the end: callers parse stdout and stderr together. */
 export async function inspect(positional: string | undefined, command: Command): Promise<void> {
   const options = command.opts<{ readonly request?: string; readonly blobDir?: string }>()
-  const view = await loadBootstrap(bootstrapArgument(command, positional), options)
+  const view = await loadBootstrap(bootstrapArgument(command, positional))
   if (options.request === undefined) return await prompt(new Inspector(view, { requestMode: false }))
   const answer = new Inspector(view, { requestMode: true }).execute(options.request)
   process.stdout.write(answer.text)

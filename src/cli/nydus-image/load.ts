@@ -1,10 +1,9 @@
 // Opens the bootstrap that a subcommand names: a bootstrap file, or a blob that carries one.
 
-import { readFileSync } from 'node:fs'
-import path from 'node:path'
 import type { Command } from 'commander'
-import { CodedError } from '../../core/errors.ts'
-import { BootstrapView } from '../../format/rafs-v6/bootstrap-view.ts'
+import type { BootstrapView } from '../../format/rafs-v6/bootstrap-view.ts'
+import { LocalfsBackend } from '../../storage/index.ts'
+import { RafsImage } from '../../rafs/index.ts'
 import { usageError } from '../command-line.ts'
 
 /** The path given as a positional or by -B; exactly one of them, else a usage error. */
@@ -16,12 +15,8 @@ export function bootstrapArgument(command: Command, positional: string | undefin
   return given
 }
 
-/** BUILD_SOURCE when the file cannot be read, FORMAT_* when it is no image. */
-export async function loadBootstrap(file: string, _options: { readonly blobDir?: string } = {}): Promise<BootstrapView> {
-  try {
-    return BootstrapView.open(readFileSync(file), { blobIdFromName: path.basename(file).split('.')[0] })
-  } catch (error) {
-    if (error instanceof Error && 'syscall' in error) throw new CodedError('BUILD_SOURCE', `cannot read bootstrap ${file}: ${error.message}`, { file }, { cause: error })
-    throw error
-  }
+/** The metadata of an image; no blob is touched. RAFS_NOT_FOUND when there is no such file, FORMAT_* when it is no image. */
+export async function loadBootstrap(file: string): Promise<BootstrapView> {
+  const image = await RafsImage.open({ bootstrap: file, backend: new LocalfsBackend({ dir: '.' }), signal: new AbortController().signal })
+  return image.view // mapped until the process ends
 }

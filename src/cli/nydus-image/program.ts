@@ -4,6 +4,7 @@
 import { type Command, Option } from 'commander'
 import { CodedError, hasCode } from '../../core/errors.ts'
 import { EXIT, runProgram, usageCommand, withLogOptions } from '../command-line.ts'
+import { Interrupted } from '../nydusify/signals.ts'
 import { versionBlock } from '../version.ts'
 
 const CONVERSION_TYPES = ['directory', 'dir-rafs', 'estargz-rafs', 'estargz-ref', 'estargztoc-ref', 'tar-rafs', 'tar-tarfs', 'targz-rafs', 'targz-ref', 'stargz_index'] as const
@@ -16,7 +17,7 @@ export async function nydusImage(argv: readonly string[]): Promise<number> {
     process.stdout.write(program.helpInformation())
     return EXIT.ok
   }
-  return await runProgram(program, argv, (error) => (hasCode(error, 'BUILD_INCONSISTENT') ? EXIT.usage : EXIT.failed))
+  return await runProgram(program, argv, (error) => (error instanceof Interrupted ? error.exitCode : hasCode(error, 'BUILD_INCONSISTENT') ? EXIT.usage : EXIT.failed))
 }
 
 function nydusImageProgram(): Command {
