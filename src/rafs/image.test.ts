@@ -7,7 +7,7 @@ import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { MemoryBackend } from '../../test/support/backends.ts'
 import { expectOfCase, VECTORS } from '../../test/support/expect.ts'
-import { bootstrapOf } from '../../test/support/vectors.ts'
+import { bootstrapOf, mutated, mutations } from '../../test/support/vectors.ts'
 import { subscribe } from '../core/diagnostics.ts'
 import { CodedError, isCoded } from '../core/errors.ts'
 import { openSharedImage, RafsImage, type OpenImageOptions } from './image.ts'
@@ -123,6 +123,32 @@ describe('a damaged backend', () => {
   })
 })
 
+describe('a damaged bootstrap', () => {
+  const base = readFileSync(path.join(VECTORS, 'should-fail/base.boot'))
+  it.each(mutations().map((mutation) => [mutation.name, mutation] as const))('%s is refused, or its files give errors or bytes, never anything else', async (_, mutation) => {
+    const backend = backendOf('v6-small-zstd')
+    try {
+      const image = await open('v6-small-zstd', backend, { bootstrap: mutated(base, mutation) })
+      for (const { path: file } of filesOf('v6-small-zstd')) {
+        try {
+          await readHead(image, file)
+        } catch (error) {
+          if (!isCoded(error)) throw error
+        }
+      }
+    } catch (error) {
+      if (!isCoded(error)) throw error
+    }
+  })
+})
+
+/** Reads what a damaged inode says is there, up to 4 MiB. */
+async function readHead(image: RafsImage, file: string): Promise<void> {
+  const inode = resolvePath(image.view, file)
+  const target = Buffer.alloc(Math.min(inode.size, 4 << 20))
+  expect(await image.readInto(inode, 0, target, { signal })).toBe(target.length)
+}
+
 describe('readers at once', () => {
   it('fetch each chunk once', async () => {
     const backend = backendOf('v6-rich-chunk64k')
@@ -140,6 +166,13 @@ describe('readers at once', () => {
     await Promise.all(images.map((image) => readAll(image, 'v6-rich-chunk64k')))
     const data = backend.requests.filter(({ offset }) => offset < images[0]!.view.blobs[0]!.dataSize)
     expect(overlaps(data)).toBe(0)
+  })
+
+  it('would be caught if they fetched a chunk twice', async () => {
+    const backend = backendOf('v6-rich-chunk64k')
+    const images = [await open('v6-rich-chunk64k', backend), await open('v6-rich-chunk64k', backend, { cacheDirectory: path.join(cacheDirectory, 'other') })] // nothing is shared
+    await Promise.all(images.map((image) => readAll(image, 'v6-rich-chunk64k')))
+    expect(overlaps(backend.requests.filter(({ offset }) => offset < images[0]!.view.blobs[0]!.dataSize))).toBeGreaterThan(0)
   })
 
   it('keep the fetch alive for the one that stays', async () => {

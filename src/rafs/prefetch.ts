@@ -81,7 +81,9 @@ async function* chosen(image: RafsImage, { config, files, signal }: PrefetchOpti
 function* grouped(image: RafsImage, chunks: Iterable<{ blobIndex: number; place: ChunkPlace }>, batchSize: number): Generator<Batch> {
   let open: { blobIndex: number; places: ChunkPlace[]; bytes: number } | undefined
   for (const { blobIndex, place } of chunks) {
-    if (image.blobs[blobIndex]!.isReady(place)) continue
+    const blob = image.blobs[blobIndex]!
+    // what is durable needs no backend: its first reader verifies it
+    if (blob.isReady(place) || blob.cache?.isDurable(place.index)) continue
     if (open !== undefined && (open.blobIndex !== blobIndex || open.bytes + place.size > batchSize)) {
       yield open
       open = undefined

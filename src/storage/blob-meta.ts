@@ -4,7 +4,7 @@
 import { createHash } from 'node:crypto'
 import { open, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { CodedError, isCoded } from '../core/errors.ts'
-import { roundUp } from '../core/units.ts'
+import { GiB, roundUp } from '../core/units.ts'
 import { readBlobTail, TAIL_SIZE, type Region } from '../format/blob/blob-tail.ts'
 import { ChunkInfoArray } from '../format/blob/chunk-info-array.ts'
 import { blobMetaHeader } from '../format/blob/chunk-info.ts'
@@ -20,6 +20,8 @@ import { errnoOf } from './errno.ts'
 const COMPRESSOR_OF = { none: COMPRESSOR.none, lz4_block: COMPRESSOR.lz4, gzip: COMPRESSOR.gzip, zstd: COMPRESSOR.zstd } as const
 /** COMPAT: the header of a cached file starts at a multiple of this (nydus storage/src/meta/mod.rs). */
 const META_ALIGNMENT = 4096
+/** LIMIT: 2^24 chunks with 24 bytes each, and as many batches with 40. */
+const MAX_META_SIZE = GiB
 /** LIMIT: an unfinished file of another process is left alone for this long. */
 const STALE_MS = 60_000
 
@@ -45,6 +47,7 @@ export async function loadChunkInfo(source: MetaSource, { signal }: { readonly s
   if (cached !== undefined) return cached
   const { entry, ciCompressor, blobId } = source.view.blobs[source.blobIndex]!
   if (entry.ciUncompressedSize === 0) throw new CodedError('FORMAT_UNSUPPORTED', `blob ${blobId} has no chunk information`, { blobId })
+  if (entry.ciUncompressedSize > MAX_META_SIZE) throw new CodedError('FORMAT_INVALID', `blob ${blobId}: ${entry.ciUncompressedSize} bytes of chunk information`, { blobId, size: entry.ciUncompressedSize })
   const stored = await source.reader.read(entry.ciOffset, entry.ciCompressedSize + blobMetaHeader.size, { signal })
   const region = { offset: 0, compressedSize: entry.ciCompressedSize, compressor: ciCompressor, uncompressedSize: entry.ciUncompressedSize, digest: undefined }
   const bytes = await decodeRegion(stored, region)

@@ -2,6 +2,7 @@
 // by somebody, or only in the backend; `obtain` makes the difference go away. A chunk is fetched once however many readers, mounts and processes
 // want it, and nobody sees a byte that was not verified.
 
+import { setMaxListeners } from 'node:events'
 import { publish } from '../core/diagnostics.ts'
 import { CodedError, hasCode, isCoded } from '../core/errors.ts'
 import { SingleFlight } from '../core/single-flight.ts'
@@ -91,6 +92,7 @@ export class ImageBlob {
    */
   async obtain(places: readonly ChunkPlace[], { signal, prefetch = false }: ObtainOptions): Promise<ReadonlyMap<number, Uint8Array>> {
     signal.throwIfAborted()
+    setMaxListeners(0, signal) // many reads may share a signal; Node warns from the eleventh on
     const layout = await this.layout({ signal })
     for (const place of places) this.#check(place, layout)
     const evidence = this.#evidence
@@ -212,25 +214,24 @@ export class ImageBlob {
   /** Verifies chunks that the cache file should have from an earlier time; returns those that it does not have. */
   async #confirmDurable(indices: readonly number[], filled: Filled): Promise<number[]> {
     const cache = this.cache
-    const missing: number[] = []
-    for (const index of indices) {
-      const place = placeOf(this.#layout!, index)
-      if (!cache?.isDurable(index)) missing.push(index)
-      else if (!cache.isReady(place)) {
-        const bytes = Buffer.allocUnsafeSlow(place.size)
-        const wrong = !await cache.read(bytes, place.offset) || (await this.#evidence?.refute(bytes, [{ index, offset: 0, size: place.size }]))?.has(index)
-        if (wrong) {
-          this.#reportCorrupt(index, 'cache')
-          cache.drop(index)
-          missing.push(index)
-        } else {
-          cache.confirm(place)
-          this.#options.metrics.entriesCount++
-          filled.set(index, bytes)
-        }
-      }
+    if (cache === undefined) return [...indices]
+    const intact = await Promise.all(indices.map((index) => (cache.isDurable(index) && !this.#isChunkReady(index) ? this.#confirm(index, cache, filled) : this.#isChunkReady(index))))
+    return indices.filter((_, i) => !intact[i])
+  }
+
+  async #confirm(index: number, cache: BlobCache, filled: Filled): Promise<boolean> {
+    const place = placeOf(this.#layout!, index)
+    const bytes = Buffer.allocUnsafeSlow(place.size)
+    const wrong = !await cache.read(bytes, place.offset) || (await this.#evidence?.refute(bytes, [{ index, offset: 0, size: place.size }]))?.has(index)
+    if (wrong) {
+      this.#reportCorrupt(index, 'cache')
+      cache.drop(index)
+      return false
     }
-    return missing
+    cache.confirm(place)
+    this.#options.metrics.entriesCount++
+    filled.set(index, bytes)
+    return true
   }
 
   /** Fetches those of `indices` that nobody else fetches; returns the others. */

@@ -9,6 +9,7 @@
 import { closeSync, constants, fstatSync, ftruncateSync, mkdirSync, openSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { publish } from '../../core/diagnostics.ts'
+import { hasCode } from '../../core/errors.ts'
 import { MiB } from '../../core/units.ts'
 import { errnoOf } from '../errno.ts'
 import { ChunkMap } from './chunk-map.ts'
@@ -38,8 +39,8 @@ const SYNC_AFTER_MS = 500
 const SYNC_AFTER_BYTES = 32 * MiB
 /** LIMIT: after a failed write nothing is stored for this long: a full disk is asked rarely, and noticed when it has room again. */
 const STORE_AGAIN_MS = 30_000
-/** LIMIT: a claim older than this is broken though its owner lives: longer than any read with its retries takes. */
-const CLAIM_SECONDS = 60
+/** LIMIT: a claim older than this is broken though its owner lives: who waits for a process that hangs must still be served within 20 s. */
+const CLAIM_SECONDS = 10
 /** LIMIT: pauses while another process fetches; processes share no descriptor that could wake us. */
 const FIRST_WAIT_MS = 1
 const MAX_WAIT_MS = 20
@@ -64,7 +65,7 @@ export class BlobCache {
     try {
       return new BlobCache(options)
     } catch (error) {
-      publish('storage:cache:degraded', { directory: options.directory, reason: errnoOf(error) })
+      publish('storage:cache:degraded', { directory: options.directory, reason: reasonOf(error) })
       return undefined
     }
   }
@@ -76,16 +77,19 @@ export class BlobCache {
     this.#directory = directory
     this.#writable = writable
     this.#io = io
+    const undo = [() => closeSync(fd)]
     try {
       // from the start as long as the device: EROFS and the kernel see the size, and a hole costs nothing
       if (writable && fstatSync(fd).size < size) ftruncateSync(fd, size)
       this.#map = ChunkMap.open(names.chunkMap, chunkCount, { writable, io })
+      undo.push(() => this.#map.close())
+      this.#region = openSharedRegion(fd, chunkCount)
+      undo.push(() => this.#region.close())
+      this.#ready = ReadyMap.map(this.#region.fd, chunkCount, { writable: true })
     } catch (error) {
-      closeSync(fd)
+      for (const step of undo.reverse()) step()
       throw error
     }
-    this.#region = openSharedRegion(fd, chunkCount)
-    this.#ready = ReadyMap.map(this.#region.fd, chunkCount, { writable: true })
   }
 
   /** For `ReadyMap.map` in another thread of this process, as long as the cache is open. */
@@ -228,6 +232,10 @@ export class BlobCache {
     this.#noStoreUntil = performance.now() + STORE_AGAIN_MS
     publish('storage:cache:degraded', { directory: this.#directory, reason })
   }
+}
+
+function reasonOf(error: unknown): string {
+  return hasCode(error, 'NATIVE_SYSCALL') ? error.message : errnoOf(error)
 }
 
 function openData(directory: string, file: string): { fd: number; writable: boolean } {

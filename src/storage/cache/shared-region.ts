@@ -3,9 +3,11 @@
 // daemon that starts later verifies each chunk itself, and claims of a dead process vanish with the last of its companions.
 
 import { randomBytes } from 'node:crypto'
-import { closeSync, constants, fstatSync, ftruncateSync, lstatSync, mkdirSync, openSync, readFileSync, readSync, unlinkSync, writeSync } from 'node:fs'
+import { closeSync, constants, fstatSync, ftruncateSync, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, readSync, unlinkSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { CodedError } from '../../core/errors.ts'
+import { MiB } from '../../core/units.ts'
 import { native } from '../../native/load.ts'
 import { errnoOf } from '../errno.ts'
 import { encodeReadyMapHeader, isReadyMap, readyMapHeader, readyMapSize } from './ready-map.ts'
@@ -13,19 +15,34 @@ import { encodeReadyMapHeader, isReadyMap, readyMapHeader, readyMapSize } from '
 const LOCK_SHARED = 1
 const LOCK_EXCLUSIVE_NOW = 2 | 4
 
+/** LIMIT: regions that dead processes left are looked for among so many files, and only those that nobody touched for so long. */
+const MAX_SWEPT = 1000
+const STALE_MS = 60_000
+
+/** LIMIT: reserved at once, enough for a million chunks; a bootstrap that claims more must not take the memory for it before it is used. */
+const MAX_RESERVED = 16 * MiB
+
+let swept = false
+
 export interface SharedRegion { readonly fd: number; close(): void }
 
 /** Opens the region of the cache file `dataFd` with `count` chunks. Where memory cannot be shared it is private: only the saving of a second fetch is lost. */
 export function openSharedRegion(dataFd: number, count: number, { directory = sharedDirectory() }: { readonly directory?: string | undefined } = {}): SharedRegion {
-  return (directory === undefined ? undefined : openNamed(path.join(directory, regionName(dataFd, count)), count)) ?? openPrivate(count)
+  if (directory === undefined) return openPrivate(count)
+  try {
+    return openNamed(path.join(directory, regionName(dataFd, count)), count) ?? openPrivate(count)
+  } catch (error) {
+    errnoOf(error) // shared memory is full or forbidden
+    return openPrivate(count)
+  }
 }
 
 function openNamed(file: string, count: number): SharedRegion | undefined {
   const fd = openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
   const alone = native().flock(fd, LOCK_EXCLUSIVE_NOW) === 0
-  if (alone) initialise(fd, count)
+  const hasRoom = !alone || initialise(fd, count)
   // changing the lock may let another in between, who is alone then and writes the same zeros
-  if (native().flock(fd, LOCK_SHARED) < 0 || !isInitialised(fd, count)) {
+  if (!hasRoom || native().flock(fd, LOCK_SHARED) < 0 || !isInitialised(fd, count)) {
     closeSync(fd)
     return undefined
   }
@@ -43,14 +60,20 @@ function openPrivate(count: number): SharedRegion {
   const file = path.join(tmpdir(), `nydus-ts-${process.pid}-${randomBytes(8).toString('hex')}`)
   const fd = openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600)
   unlinkSync(file)
-  initialise(fd, count)
+  if (!initialise(fd, count)) {
+    closeSync(fd)
+    throw new CodedError('NATIVE_SYSCALL', `no room for ${readyMapSize(count)} bytes of cache state`, { syscall: 'fallocate' })
+  }
   return { fd, close: () => closeSync(fd) }
 }
 
-function initialise(fd: number, count: number): void {
+/** False when there is no room: touching a page that the file system cannot provide would kill the process (SIGBUS). */
+function initialise(fd: number, count: number): boolean {
+  const size = readyMapSize(count)
   ftruncateSync(fd, 0)
-  ftruncateSync(fd, readyMapSize(count))
-  writeSync(fd, encodeReadyMapHeader(count), 0, readyMapHeader.size, 0)
+  ftruncateSync(fd, size)
+  if (native().fallocate(fd, 0, 0, Math.min(size, MAX_RESERVED)) < 0) return false
+  return writeSync(fd, encodeReadyMapHeader(count), 0, readyMapHeader.size, 0) === readyMapHeader.size
 }
 
 function isInitialised(fd: number, count: number): boolean {
@@ -75,7 +98,24 @@ function sharedDirectory(): string | undefined {
     if (errnoOf(error) !== 'EEXIST') return undefined
   }
   const status = lstatSync(directory)
-  return status.isDirectory() && status.uid === uid && (status.mode & 0o077) === 0 ? directory : undefined
+  if (!status.isDirectory() || status.uid !== uid || (status.mode & 0o077) !== 0) return undefined
+  if (!swept) sweep(directory)
+  swept = true
+  return directory
+}
+
+/** Removes what processes left that were killed. Who opens such a file at this very moment shares with nobody, and is still right. */
+function sweep(directory: string): void {
+  for (const name of readdirSync(directory).slice(0, MAX_SWEPT)) {
+    const file = path.join(directory, name)
+    try {
+      const fd = openSync(file, constants.O_RDWR | constants.O_NOFOLLOW)
+      if (Date.now() - fstatSync(fd).mtimeMs > STALE_MS && native().flock(fd, LOCK_EXCLUSIVE_NOW) === 0) unlinkIfThere(file)
+      closeSync(fd)
+    } catch (error) {
+      errnoOf(error) // gone, or not ours
+    }
+  }
 }
 
 function unlinkIfThere(file: string): void {
