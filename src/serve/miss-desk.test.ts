@@ -79,7 +79,7 @@ describe('MissDesk', () => {
     await new Promise((resolve) => setTimeout(resolve, 20))
     expect(replies()).toEqual([{ errno: ERRNO.EINTR, uniqueLow: 1, body: '' }])
     expect(one.inflight()).toHaveLength(1)
-    await one.abort()
+    await one.close()
   })
 
   it('asks the kernel to send an INTERRUPT again that came before its request', () => {
@@ -94,14 +94,14 @@ describe('MissDesk', () => {
     expect(replies()).toEqual([{ errno: ERRNO.EIO, uniqueLow: 1, body: '' }])
   })
 
-  it('answers everything when it is aborted, of one session only when that is asked', async () => {
+  it('answers everything when it is closed, and what comes afterwards with EIO, fetching nothing', async () => {
     const one = desk()
     one.take(1, fd, imageOf(never), miss(1), Date.now())
     one.take(2, fd, imageOf(never), miss(2), Date.now())
-    await one.abort(2)
-    expect(replies()).toEqual([{ errno: ERRNO.EINTR, uniqueLow: 2, body: '' }])
-    await one.abort()
-    expect(replies()).toHaveLength(2)
+    await one.close()
+    one.take(1, fd, imageOf(() => { throw new Error('asked for bytes') }), miss(3), Date.now())
+    expect(replies()).toEqual([{ errno: ERRNO.EINTR, uniqueLow: 1, body: '' }, { errno: ERRNO.EINTR, uniqueLow: 2, body: '' }, { errno: ERRNO.EIO, uniqueLow: 3, body: '' }])
+    expect(one.inflight()).toEqual([])
   })
 
   it('counts reads and failures', async () => {

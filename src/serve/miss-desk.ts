@@ -17,12 +17,13 @@ export const REQUEST_DEADLINE_MS = 120_000
 /** One read under way, as GET /api/v1/metrics/inflight shows it. */
 export interface Inflight { readonly inode: number; readonly opcode: number; readonly unique: bigint; readonly timestamp_secs: number }
 
-interface Pending { readonly session: number; readonly controller: AbortController; readonly miss: Miss; readonly at: number; readonly done: Promise<void> }
+interface Pending { readonly controller: AbortController; readonly miss: Miss; readonly at: number; readonly done: Promise<void> }
 
 export class MissDesk {
   readonly #pending = new Map<string, Pending>()
   readonly #counters: OperationCounters
   readonly #deadlineMs: number
+  #closed = false
 
   constructor(counters: OperationCounters, deadlineMs = REQUEST_DEADLINE_MS) {
     this.#counters = counters
@@ -31,6 +32,10 @@ export class MissDesk {
 
   /** Answers `miss` on `fd`, sooner or later. `at`: when it was read, ms since the epoch. */
   take(session: number, fd: number, image: RafsImage | undefined, miss: Miss, at: number): void {
+    if (this.#closed) {
+      reply(fd, miss, ERRNO.EIO)
+      return
+    }
     const key = keyOf(session, miss.uniqueLow, miss.uniqueHigh)
     const controller = new AbortController()
     const deadline = setTimeout(() => controller.abort(
@@ -40,7 +45,7 @@ export class MissDesk {
       this.#pending.delete(key)
       this.#counters.record(FUSE_OP.READ, errno, performance.timeOrigin + performance.now() - at, miss.length)
     })
-    this.#pending.set(key, { session, controller, miss, at, done })
+    this.#pending.set(key, { controller, miss, at, done })
   }
 
   /** The kernel no longer waits for the request. One that is not here is either answered, or its message has not come yet: the kernel asks again. */
@@ -51,11 +56,12 @@ export class MissDesk {
     else reply(fd, { uniqueLow: (uniqueLow | 1) >>> 0, uniqueHigh }, ERRNO.EAGAIN)
   }
 
-  /** Ends all reads of `session`, or of all sessions; resolves when they are answered. */
-  async abort(session?: number): Promise<void> {
-    const concerned = [...this.#pending.values()].filter((pending) => session === undefined || pending.session === session)
-    for (const { controller } of concerned) controller.abort()
-    await Promise.all(concerned.map(({ done }) => done))
+  /** Ends all reads, and answers those that still come with EIO at once (the kernel repeats a read that failed); resolves when all are answered. */
+  async close(): Promise<void> {
+    this.#closed = true
+    const pending = [...this.#pending.values()]
+    for (const { controller } of pending) controller.abort()
+    await Promise.all(pending.map(({ done }) => done))
   }
 
   inflight(): Inflight[] {

@@ -27,18 +27,19 @@ export class Log {
   #level: number
   #fd: number
   #size = 0
-  readonly #file: string | undefined
+  /** Path of the log file; undefined when it is stderr. */
+  readonly file: string | undefined
   readonly #limit: number
   readonly #text: boolean
 
   /** Opens the file (its directory is made: the snapshotter relies on it) or uses stderr, and subscribes. @throws CONFIG_INVALID */
   constructor({ level, file, rotationMiB }: LogOptions) {
     this.#level = LOG_LEVELS.indexOf(level)
-    this.#file = file === undefined ? undefined : path.extname(file) === '' ? `${file}.log` : file
+    this.file = file === undefined ? undefined : path.extname(file) === '' ? `${file}.log` : file
     this.#limit = rotationMiB * MiB
-    this.#fd = this.#file === undefined ? 2 : openLog(this.#file)
+    this.#fd = this.file === undefined ? 2 : openLog(this.file)
     this.#text = isatty(this.#fd)
-    if (this.#file !== undefined) this.#size = fstatSync(this.#fd).size
+    if (this.file !== undefined) this.#size = fstatSync(this.#fd).size
     for (const [name, at] of eventLevels()) subscribe(name, (event) => this.write(at, name, event))
   }
 
@@ -65,10 +66,10 @@ export class Log {
   // One older file is kept: a bound on the space, and the lines before a crash are still there.
   #rotate(length: number): void {
     this.#size += length
-    if (this.#file === undefined || this.#limit === 0 || this.#size <= this.#limit) return
-    renameSync(this.#file, `${this.#file}.1`)
+    if (this.file === undefined || this.#limit === 0 || this.#size <= this.#limit) return
+    renameSync(this.file, `${this.file}.1`)
     closeSync(this.#fd)
-    this.#fd = openLog(this.#file)
+    this.#fd = openLog(this.file)
     this.#size = length
   }
 }

@@ -12,6 +12,9 @@ import { raiseFileLimit } from './limits.ts'
 import { Log } from './logging.ts'
 import { helpText, type OptionName, parseArguments, USAGE } from './options.ts'
 
+/** LIMIT: connections that are being closed may take this long. */
+const EXIT_GRACE_MS = 1000
+
 type Values = ReadonlyMap<OptionName, string>
 
 /** Runs to the end of the daemon; resolves with the exit code. */
@@ -66,14 +69,17 @@ async function serveFuse(values: Values): Promise<number> {
     const interrupted = stop.signal.aborted
     await daemon.stop({ unmount: true })
     if (!interrupted) {
-      log.write('error', explain(error))
+      if (log.file !== undefined) log.write('error', explain(error)) // stderr hears of it from the caller
       throw error
     }
   }
   await raiseFileLimit(Number(values.get('rlimit-nofile')), (message) => log.write('warn', message))
   const result = await daemon.done
   api?.close()
-  return conclude(result, log)
+  const code = conclude(result, log)
+  // everything is closed: whatever keeps the event loop alive now is a bug, and no reason to stay
+  setTimeout(() => process.exit(code), EXIT_GRACE_MS).unref()
+  return code
 }
 
 function conclude({ error, stuck }: DaemonEnd, log: Log): number {

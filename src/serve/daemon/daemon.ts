@@ -170,9 +170,12 @@ export class Daemon {
     this.#life.apply(unmount ? 'stop' : 'exit')
     let failure = error
     if (unmount) failure ??= this.#unmount()
-    await this.#desk.abort()
+    await this.#desk.close()
     const stopped = await this.#pool.stop()
-    if (stopped && unmount && this.#session) native().closeFd(this.#session.fd)
+    if (stopped && unmount && this.#session) {
+      native().closeFd(this.#session.fd)
+      this.#session = undefined // its number may soon mean something else
+    }
     for (const { mounted } of this.#served.values()) await mounted.image.close()
     return { error: failure, stuck: !stopped }
   }
