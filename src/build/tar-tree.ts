@@ -55,7 +55,7 @@ export class TarTree {
     }
     const inode = this.#inode(entry)
     const there = directory.children?.get(name)
-    if (there !== undefined && there.inode.isDirectory && entry.type === 'directory') {
+    if (there?.inode.isDirectory === true && entry.type === 'directory') {
       there.inode = inode
       return undefined
     }
