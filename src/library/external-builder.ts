@@ -1,8 +1,6 @@
 // Packs and merges layers with an upstream-compatible nydus-image, called as upstream's converter calls it. SPEC: spec-surface.md A.10 #1, #5.
 //
 //   layer ─► socket ─► FIFO blob.targz ─► nydus-image create ─► FIFO blob.rafs ─► socket ─► sink
-//
-// A FIFO's ends are held open here in both directions, so that no open() waits for the child; what the child does not hold at its end is let go.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -10,6 +8,7 @@ import { closeSync, constants, openSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { Socket } from 'node:net'
 import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { CodedError, foreignText } from '../core/errors.ts'
 import { splitDigest } from '../format/oci/digest.ts'
 import { S_IFIFO } from '../format/erofs/inode.ts'
@@ -18,6 +17,8 @@ import { native } from '../native/load.ts'
 
 /** LIMIT: what a child may say before only the end counts. */
 const MAX_MESSAGE = 16 * 1024
+/** A FIFO cannot be waited for without blocking a thread; children open theirs within some milliseconds. */
+const OPEN_POLL_MS = 3
 
 /** The builder at `file`. BUILD_INVALID_OPTION when it cannot be run. */
 export async function externalBuilder(file: string, { signal }: { signal: AbortSignal }): Promise<LayerBuilder> {
@@ -29,15 +30,19 @@ export async function externalBuilder(file: string, { signal }: { signal: AbortS
     async pack(tar, { settings, sink, scratch, signal: abort }) {
       const directory = await mkdtemp(path.join(scratch, 'pack-'))
       try {
-        const [source, blob] = ['blob.targz', 'blob.rafs'].map((name) => fifo(path.join(directory, name)))
-        const argv = packArguments(settings, { source: source!.name, blob: blob!.name })
-        const done = run(file, argv, { input: settings.prefetchPatterns, signal: abort }).finally(() => {
-          closeSync(source!.keeper) // a writer that still waits gets EPIPE
-          closeSync(blob!.writer) // the reader comes to its end
+        const [source, blob] = [path.join(directory, 'blob.targz'), path.join(directory, 'blob.rafs')]
+        makeFifo(source)
+        makeFifo(blob)
+        const reader = openSync(blob, constants.O_RDONLY | constants.O_NONBLOCK)
+        const keeper = openSync(blob, constants.O_WRONLY | constants.O_NONBLOCK) // until the child's end: before it opens the FIFO there is no end of file either
+        const childEnded = new AbortController()
+        const done = run(file, packArguments(settings, { source, blob }), { input: settings.prefetchPatterns, signal: abort }).finally(() => {
+          childEnded.abort(new CodedError('BUILD_SOURCE', `${file} ended before it read its source`))
+          closeSync(keeper)
         })
-        const reading = (async () => { for await (const piece of new Socket({ fd: blob!.keeper, readable: true, writable: false })) await sink.write(piece) })()
-        const writing = feed(source!.writer, tar)
-        const results = await Promise.allSettled([done, reading, writing])
+        const reading = (async () => { for await (const piece of new Socket({ fd: reader, readable: true, writable: false })) await sink.write(piece) })()
+        const writing = feed(source, tar, childEnded.signal)
+        const results = await Promise.allSettled([done, writing, reading])
         // the child's own words first: the pipes break because of it
         for (const result of results) if (result.status === 'rejected') throw result.reason
       } finally {
@@ -86,16 +91,14 @@ function mergeArguments({ chunkDict }: PackSettings, { sources, output, json }: 
   ]
 }
 
-/** `keeper` is a reading end, `writer` a writing one; both non-blocking, so that libuv drives them. */
-function fifo(name: string): { name: string; keeper: number; writer: number } {
+function makeFifo(name: string): void {
   const result = native().mknod(Buffer.from(name), S_IFIFO | 0o600, 0)
   if (result < 0) throw new CodedError('BUILD_OUTPUT', `cannot make the FIFO ${name}: errno ${-result}`, { errno: -result })
-  const keeper = openSync(name, constants.O_RDONLY | constants.O_NONBLOCK)
-  return { name, keeper, writer: openSync(name, constants.O_WRONLY | constants.O_NONBLOCK) }
 }
 
-async function feed(fd: number, tar: AsyncIterable<Uint8Array>): Promise<void> {
-  const socket = new Socket({ fd, readable: false, writable: true })
+/** Writes `tar` into a FIFO once its reader has come: one who opened it after the last writer left would wait for ever. */
+async function feed(fifo: string, tar: AsyncIterable<Uint8Array>, childEnded: AbortSignal): Promise<void> {
+  const socket = new Socket({ fd: await openForReader(fifo, childEnded), readable: false, writable: true })
   const failed = new Promise<never>((_, reject) => socket.on('error', reject))
   failed.catch(() => {})
   try {
@@ -103,6 +106,18 @@ async function feed(fd: number, tar: AsyncIterable<Uint8Array>): Promise<void> {
     await Promise.race([new Promise<void>((resolve) => socket.end(resolve)), failed])
   } finally {
     socket.destroy()
+  }
+}
+
+async function openForReader(fifo: string, childEnded: AbortSignal): Promise<number> {
+  for (;;) {
+    childEnded.throwIfAborted()
+    try {
+      return openSync(fifo, constants.O_WRONLY | constants.O_NONBLOCK)
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'ENXIO')) throw error // ENXIO: nobody reads it yet
+      await delay(OPEN_POLL_MS)
+    }
   }
 }
 
