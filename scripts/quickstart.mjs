@@ -64,7 +64,7 @@ async function writeLayout(dir, trees, config) {
     const tar = path.join(work, 'layer.tar')
     await run('tar', ['--sort=name', '--mtime=@0', '--owner=0', '--group=0', '--numeric-owner', '-cf', tar, '-C', tree, '.'])
     diffIds.push(`sha256:${(await run('sha256sum', [tar])).slice(0, 64)}`)
-    await run('gzip', ['-6', '-n', '-f', tar])
+    await run('gzip', ['-1', '-n', '-f', tar])
     layers.push(put(fs.readFileSync(`${tar}.gz`), 'application/vnd.oci.image.layer.v1.tar+gzip'))
     fs.rmSync(`${tar}.gz`)
   }
@@ -186,7 +186,7 @@ async function main() {
 
   step(`running ${entry.join(' ').slice(0, 100)}`)
   const runStart = performance.now()
-  const output = await run('chroot', [mountpoint, ...entry], { env: { PATH: '/bin:/usr/bin:/usr/local/bin' } })
+  const output = await run('/usr/sbin/chroot', [mountpoint, ...entry], { env: { PATH: '/bin:/usr/bin:/usr/local/bin' } })
   const runMs = performance.now() - runStart
   const after = fetched(registry.log)
   const bytes = after.bytes - before.bytes
