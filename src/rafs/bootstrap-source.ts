@@ -3,6 +3,7 @@
 import { constants, closeSync, fstatSync, openSync } from 'node:fs'
 import path from 'node:path'
 import { CodedError, hasCode } from '../core/errors.ts'
+import { S_IFDIR, S_IFMT } from '../format/erofs/inode.ts'
 import { BootstrapView } from '../format/rafs-v6/bootstrap-view.ts'
 import { mapFile } from '../native/file.ts'
 import { native } from '../native/load.ts'
@@ -48,7 +49,7 @@ function fromFile(file: string, blobIdFromName: string): OpenBootstrap {
     if (size === 0) throw new CodedError('FORMAT_TRUNCATED', `${file} is empty`, { file })
     const shared = { fd, length: size, blobIdFromName }
     const { view, close } = openSharedBootstrap(shared)
-    return { view, shared, close() { close(); closeSync(fd) } }
+    return { view: withRoot(view), shared, close() { close(); closeSync(fd) } }
   } catch (error) {
     closeSync(fd)
     throw error
@@ -64,11 +65,17 @@ function openFile(file: string): number {
   }
 }
 
+/** An image whose root cannot be read has nothing to show. */
+function withRoot(view: BootstrapView): BootstrapView {
+  if ((view.inode(view.rootNid).mode & S_IFMT) !== S_IFDIR) throw new CodedError('FORMAT_INVALID', 'the root of the image is no directory', { nid: view.rootNid })
+  return view
+}
+
 function fromMemory(bytes: Uint8Array, blobIdFromName: string | undefined): OpenBootstrap {
   const memory = new SharedArrayBuffer(bytes.length)
   const copy = new Uint8Array(memory)
   copy.set(bytes)
-  return { view: BootstrapView.open(copy, { blobIdFromName }), shared: { memory, blobIdFromName }, close() {} }
+  return { view: withRoot(BootstrapView.open(copy, { blobIdFromName })), shared: { memory, blobIdFromName }, close() {} }
 }
 
 async function insideBlob(file: string, notBootstrap: CodedError, signal: AbortSignal): Promise<Uint8Array> {

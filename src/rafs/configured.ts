@@ -1,5 +1,6 @@
 // From nydusd's configuration to an opened image.
 
+import path from 'node:path'
 import { LocalfsBackend, RangedBackend, type BackendConfig, type BlobBackend, type NydusConfig, type PrefetchConfig, type RangeFetcher, type RegistryConfig, type RetryPolicy } from '../storage/index.ts'
 import { RafsImage } from './image.ts'
 
@@ -7,8 +8,8 @@ export interface ConfiguredImageOptions {
   readonly bootstrap: string | Uint8Array
   /** Name in metrics; default the configuration's. */
   readonly id?: string
-  /** `createRangeFetcher` of src/registry, wired up by whoever may import it. */
-  readonly createFetcher: (config: RegistryConfig) => RangeFetcher
+  /** `createRangeFetcher` of src/registry, wired up by whoever may import it; called for registries only, so that others need not load it. */
+  readonly createFetcher: (config: RegistryConfig) => Promise<RangeFetcher>
   readonly signal: AbortSignal
 }
 
@@ -17,11 +18,11 @@ const MIN_RETRIES = 3
 
 /** Opens `bootstrap` with backend, cache and limits of `config`. See `RafsImage.open`. */
 export async function openConfiguredImage(config: NydusConfig, { bootstrap, id = config.id, createFetcher, signal }: ConfiguredImageOptions): Promise<RafsImage> {
-  const backend = createBackend(config.backend, createFetcher)
+  const backend = await createBackend(config.backend, createFetcher)
   try {
     return await RafsImage.open({
       bootstrap, backend, id, signal, retry: retryOf(config.backend),
-      ...(config.cache.workDir !== undefined && { cacheDirectory: config.cache.workDir }),
+      ...(config.cache.workDir !== undefined && { cacheDirectory: path.resolve(config.cache.workDir) }),
       verify: config.cache.validate !== false,
       amplifyBytes: config.rafs.batchSize,
       prefetchThreads: prefetchOf(config).threads,
@@ -37,8 +38,8 @@ export function prefetchOf({ rafs, cache }: NydusConfig): PrefetchConfig {
   return rafs.prefetch.enable ? rafs.prefetch : cache.prefetch
 }
 
-function createBackend(config: BackendConfig, createFetcher: ConfiguredImageOptions['createFetcher']): BlobBackend {
-  if (config.type === 'registry') return new RangedBackend(createFetcher(config))
+async function createBackend(config: BackendConfig, createFetcher: ConfiguredImageOptions['createFetcher']): Promise<BlobBackend> {
+  if (config.type === 'registry') return new RangedBackend(await createFetcher(config))
   return new LocalfsBackend({ blobFile: config.blobFile, dir: config.dir, altDirs: config.altDirs })
 }
 

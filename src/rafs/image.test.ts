@@ -125,22 +125,17 @@ describe('a damaged backend', () => {
 
 describe('a damaged bootstrap', () => {
   const base = readFileSync(path.join(VECTORS, 'should-fail/base.boot'))
-  it.each(mutations().map((mutation) => [mutation.name, mutation] as const))('%s is refused, or its files give errors or bytes, never anything else', async (_, mutation) => {
-    const backend = backendOf('v6-small-zstd')
-    try {
-      const image = await open('v6-small-zstd', backend, { bootstrap: mutated(base, mutation) })
-      for (const { path: file } of filesOf('v6-small-zstd')) {
-        try {
-          await readHead(image, file)
-        } catch (error) {
-          if (!isCoded(error)) throw error
-        }
-      }
-    } catch (error) {
-      if (!isCoded(error)) throw error
-    }
+  it.each(mutations().map((mutation) => [mutation.name, mutation] as const))('%s: no file gives anything but bytes or a coded error', async (_, mutation) => {
+    const image = await open('v6-small-zstd', backendOf('v6-small-zstd'), { bootstrap: mutated(base, mutation) }).catch(codedOnly)
+    // what upstream refuses to mount is refused here
+    if (mutation.check.exit === 1 && mutation.nydusd.mount === 'refused') expect(image).toBeUndefined()
+    if (image !== undefined) for (const { path: file } of filesOf('v6-small-zstd')) await readHead(image, file).catch(codedOnly)
   })
 })
+
+function codedOnly(error: unknown): undefined {
+  if (!isCoded(error)) throw error
+}
 
 /** Reads what a damaged inode says is there, up to 4 MiB. */
 async function readHead(image: RafsImage, file: string): Promise<void> {

@@ -3,59 +3,41 @@
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { CodedError } from '../../core/errors.ts'
-import { type BackendConfig, type DaemonConfig, localDirectoryConfig, parseDaemonConfig, type RegistryConfig, shownConfig } from '../../format/config/daemon-config.ts'
-import { RafsImage } from '../../rafs/index.ts'
+import { openConfiguredImage } from '../../rafs/index.ts'
 import type { MountedImage } from '../../serve/index.ts'
-import { type BlobBackend, LocalfsBackend, RangedBackend } from '../../storage/index.ts'
+import { localfsConfig, type NydusConfig, parseConfig, type RangeFetcher, type RegistryConfig, shownConfig } from '../../storage/index.ts'
 import type { OptionName } from './options.ts'
 
 /** What is to be mounted, or undefined without a bootstrap; only with one is the configuration read. @throws CONFIG_INVALID, FORMAT_*, RAFS_NOT_FOUND */
-export async function openMountedImage(values: ReadonlyMap<OptionName, string>, { signal }: { readonly signal: AbortSignal }): Promise<(MountedImage & { readonly settings: DaemonConfig }) | undefined> {
-  const bootstrap = values.get('bootstrap')
-  if (bootstrap === undefined) return undefined
-  const { config, settings } = configurationOf(values)
-  const image = await openImage(path.resolve(bootstrap), settings, signal)
-  return { mountpoint: '/', image, bootstrap: path.resolve(bootstrap), config, shownConfig: shownConfig(settings), settings }
+export async function openMountedImage(values: ReadonlyMap<OptionName, string>, { signal }: { readonly signal: AbortSignal }): Promise<(MountedImage & { readonly settings: NydusConfig }) | undefined> {
+  if (!values.has('bootstrap')) return undefined
+  const bootstrap = path.resolve(values.get('bootstrap')!)
+  const { config, settings } = await configurationOf(values)
+  const image = await openConfiguredImage(settings, { bootstrap, createFetcher: rangeFetcherOf, signal })
+  return { mountpoint: '/', image, bootstrap, config, shownConfig: shownConfig(settings), settings }
 }
 
-function configurationOf(values: ReadonlyMap<OptionName, string>): { config: string; settings: DaemonConfig } {
+async function configurationOf(values: ReadonlyMap<OptionName, string>): Promise<{ config: string; settings: NydusConfig }> {
   const directory = values.get('localfs-dir')
   if (directory !== undefined) {
-    const settings = localDirectoryConfig(path.resolve(directory))
+    const settings = localfsConfig(path.resolve(directory))
     return { config: JSON.stringify(shownConfig(settings)), settings }
   }
   const file = values.get('config')
   if (file === undefined) throw new CodedError('CONFIG_INVALID', 'an image needs --config or --localfs-dir: where are its blobs?')
   const config = readText(file)
-  return { config, settings: parseDaemonConfig(config, { auth: process.env['IMAGE_PULL_AUTH'] }) }
-}
-
-async function openImage(bootstrap: string, { id, backend, cache, prefetch }: DaemonConfig, signal: AbortSignal): Promise<RafsImage> {
-  const opened = await openBackend(backend)
-  try {
-    return await RafsImage.open({
-      bootstrap, backend: opened, cacheDirectory: path.resolve(cache.workDir), id, prefetchThreads: prefetch.threads, signal,
-      ...(backend.type === 'registry' && { retry: { retries: backend.retryLimit, timeoutMs: backend.timeoutSeconds * 1000 } }),
-    })
-  } catch (error) {
-    await opened.close()
-    throw error
-  }
-}
-
-async function openBackend(config: BackendConfig): Promise<BlobBackend> {
-  if (config.type === 'localfs') return new LocalfsBackend({ blobFile: config.blobFile, dir: config.dir, altDirs: config.altDirs })
-  return new RangedBackend(await rangeFetcherOf(config))
+  return { config, settings: await parseConfig(config, { imagePullAuth: process.env['IMAGE_PULL_AUTH'] }) }
 }
 
 // Loaded when it is needed: an HTTP client is a third of a start.
-async function rangeFetcherOf(config: RegistryConfig) {
+async function rangeFetcherOf({ scheme, host, repo, auth, registryToken, skipVerify, caCertFiles, proxyUrl }: RegistryConfig): Promise<RangeFetcher> {
   const { createRangeFetcher, decodeBasic } = await import('../../registry/index.ts')
-  const credentials = config.registryToken !== '' ? { kind: 'bearer' as const, token: config.registryToken } : config.auth === '' ? undefined : decodeBasic(config.auth)
-  if (config.auth !== '' && credentials === undefined) throw new CodedError('CONFIG_INVALID', 'backend.registry.auth must be base64 of user:password', { key: 'backend.registry.auth' })
-  return createRangeFetcher({ host: config.host, repository: config.repo }, {
-    plainHttp: config.scheme === 'http', insecure: config.skipVerify, caFiles: config.caCertFiles, credentials,
-    ...(config.proxyUrl !== '' && { env: { ...process.env, HTTPS_PROXY: config.proxyUrl, HTTP_PROXY: config.proxyUrl } }),
+  const basic = auth === undefined ? undefined : decodeBasic(auth)
+  if (auth !== undefined && basic === undefined) throw new CodedError('CONFIG_INVALID', 'backend.registry.auth must be base64 of user:password', { key: 'backend.registry.auth' })
+  return createRangeFetcher({ host, repository: repo }, {
+    plainHttp: scheme === 'http', insecure: skipVerify, caFiles: caCertFiles,
+    credentials: registryToken === undefined ? basic : { kind: 'bearer', token: registryToken },
+    ...(proxyUrl !== undefined && { env: { ...process.env, HTTPS_PROXY: proxyUrl, HTTP_PROXY: proxyUrl } }),
   })
 }
 

@@ -19,6 +19,8 @@ export interface RegistryConfig {
   readonly timeoutMs: number
   readonly connectTimeoutMs: number
   readonly retryLimit: number
+  /** An HTTP proxy for everything, or undefined for the environment's. */
+  readonly proxyUrl: string | undefined
 }
 
 export type BackendConfig = LocalfsConfig | RegistryConfig
@@ -46,7 +48,7 @@ function readRegistry(fields: Fields, imagePullAuth: string | undefined): Regist
   for (const key of ['host', 'repo']) if (fields.string(key) === '') fields.refuse(key, 'must not be empty')
   for (const key of ['blob_url_scheme', 'blob_redirected_host']) if (fields.string(key, '') !== '') fields.refuse(key, 'is not in this version')
   const proxy = fields.table('proxy')
-  for (const key of ['url', 'dragonfly_scheduler_endpoint']) if (proxy !== undefined && proxy.string(key, '') !== '') proxy.refuse(key, 'is not in this version')
+  if (proxy !== undefined && proxy.string('dragonfly_scheduler_endpoint', '') !== '') proxy.refuse('dragonfly_scheduler_endpoint', 'is not in this version')
   return {
     type: 'registry', scheme, host: fields.string('host'), repo: fields.string('repo'),
     auth: imagePullAuth ?? (fields.string('auth', '') || undefined),
@@ -56,5 +58,6 @@ function readRegistry(fields: Fields, imagePullAuth: string | undefined): Regist
     timeoutMs: fields.integer('timeout', { fallback: 5, max: MAX_U32 }) * 1000,
     connectTimeoutMs: fields.integer('connect_timeout', { fallback: 5, max: MAX_U32 }) * 1000,
     retryLimit: fields.integer('retry_limit', { fallback: 0, max: 255 }),
+    proxyUrl: proxy?.string('url', '') || undefined,
   }
 }

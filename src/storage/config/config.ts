@@ -100,7 +100,7 @@ function readV2(fields: Fields, { imagePullAuth }: ParseConfigOptions): NydusCon
   if (fields.integer('version', { max: MAX_U32 }) !== 2) fields.refuse('version', 'must be 2')
   if (fields.has('overlay')) fields.refuse('overlay', '(writable mounts) is not in this version')
   const backend = fields.required('backend')
-  const rafs = fields.required('rafs')
+  const rafs = fields.table('rafs') ?? new Fields({}, 'rafs')
   const cache = fields.table('cache') ?? new Fields({}, 'cache')
   const type = backend.string('type')
   return {
