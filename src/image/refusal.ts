@@ -12,7 +12,7 @@ export const REFUSALS = {
   'encrypted-layer': { exitCode: 25, meaning: 'an encrypted layer (ocicrypt)' },
   'layer-type':      { exitCode: 26, meaning: 'a layer of an unknown media type' },
   'platform':        { exitCode: 27, meaning: 'the image has no manifest for the platform asked for' },
-  'not-here':        { exitCode: 28, meaning: 'an option or a kind of image that a later version brings' },
+  'not-here':        { exitCode: 1,  meaning: 'an option or a kind of image that a later version brings' },
 } as const satisfies Record<string, { exitCode: number; meaning: string }>
 
 export type RefusalReason = keyof typeof REFUSALS
