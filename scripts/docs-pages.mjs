@@ -28,3 +28,18 @@ on the code, not on the class or the text. "Retry" says whether the same call ma
 ${rows.join('\n')}
 `
 }
+
+const COMMANDS = [
+  ['nydusify', 'Whole images. Exit codes: 0 done, 1 failed or differs, 130/143 interrupted; each kind of refused image has a code of its own (`convert`\'s reasons are below).', ['convert', 'check', 'mount', 'serve', 'ls', 'cat']],
+  ['nydus-image', 'One RAFS file system. Exit codes: 0 done, 1 failed, 2 usage error or layers that cannot be merged.', ['create', 'merge', 'check', 'inspect', 'stat', 'unpack']],
+  ['nydusd', 'The daemon. Exit codes: 0 ended in good order, 1 failed, 2 usage error.', []],
+]
+
+/** @param {(program: string, ...argv: string[]) => string} help */
+export function cliPage(help) {
+  const sections = COMMANDS.map(([program, prose, commands]) => [
+    `## ${program}\n\n${prose}\n\n\`\`\`\n${help(program)}\n\`\`\``,
+    ...commands.map((command) => `### ${program} ${command}\n\n\`\`\`\n${help(program, command)}\n\`\`\``),
+  ].join('\n\n'))
+  return `<!-- Written by scripts/generate-docs.mjs from the programs' --help. -->\n\n# Command lines\n\n${sections.join('\n\n')}\n`
+}
