@@ -91,9 +91,9 @@ export class Daemon {
   /** Mounts `root` (nothing: an empty directory) and serves it: INIT → READY → RUNNING. @throws SERVE_MOUNT */
   mount(root: MountedImage | undefined): void {
     const began = performance.now()
+    this.#life.apply('mount')
     const mountpoint = prepareMountpoint(this.#options.mountpoint)
     const session = mountSession(mountpoint, { xattrs: root?.image.view.hasXattr ?? true, writable: this.#options.writable })
-    this.#life.apply('mount')
     this.#rootSerial = this.#lastSerial = nextSerial(this.#lastSerial)
     if (root) this.#served.set(this.#rootSerial, { serial: this.#rootSerial, mountedAt: new Date(), mounted: root })
     this.#serve(session)
