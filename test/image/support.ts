@@ -16,7 +16,8 @@ export function nydusify(argv: readonly string[], { input, cwd, env }: { input?:
   return { code: status, stdout, stderr }
 }
 
-export interface Started { readonly child: ChildProcess; readonly ended: Promise<Ran & { readonly signal: string | null }>; text(): string }
+/** Disposed, it has ended: by SIGTERM if it still ran. */
+export interface Started extends AsyncDisposable { readonly child: ChildProcess; readonly ended: Promise<Ran & { readonly signal: string | null }>; text(): string }
 
 /** Starts nydusify; `text` is what it said so far. */
 export function startNydusify(argv: readonly string[], { env }: { env?: Record<string, string> } = {}): Started {
@@ -25,12 +26,15 @@ export function startNydusify(argv: readonly string[], { env }: { env?: Record<s
   child.stdout.on('data', (data) => { stdout += data })
   child.stderr.on('data', (data) => { stderr += data })
   const ended = new Promise<Ran & { signal: string | null }>((resolve) => { child.on('close', (code, signal) => resolve({ code, signal, stdout, stderr })) })
-  return { child, ended, text: () => stdout + stderr }
+  return { child, ended, text: () => stdout + stderr, [Symbol.asyncDispose]: async () => {
+    child.kill('SIGTERM')
+    await ended
+  } }
 }
 
 /** A directory that is gone after the test. */
 export function temporary(name: string): { readonly path: string; at(...more: string[]): string } & Disposable {
-  const directory = fs.mkdtempSync(path.join(os.tmpdir(), `nydus-${name}-`))
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), `nydusify-test-${name}-`))
   return { path: directory, at: (...more) => path.join(directory, ...more), [Symbol.dispose]: () => fs.rmSync(directory, { recursive: true, force: true }) }
 }
 
