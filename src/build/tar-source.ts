@@ -39,7 +39,7 @@ export async function readTarTree(pipeline: ChunkPipeline, options: ReadOptions)
   const { signal, onDigest, chunkSize } = options
   const source = new Counter(options.stream, { isHashed: onDigest !== undefined, onBytes: (bytes) => options.onProgress(bytes, 0) })
   const { compression, stream } = await sniff(source)
-  const plain = compression === 'none' ? undefined : new Counter(decompressStream(stream, compression, { signal }), { isHashed: onDigest !== undefined })
+  const plain = compression === 'none' ? undefined : new Counter(decompressStream(stream, compression, { signal, reuseBuffers: true }), { isHashed: onDigest !== undefined })
   const tree = new TarTree(options)
   const feeder = new ChunkFeeder(pipeline, chunkSize)
   const reader = new TarReader()

@@ -1,5 +1,7 @@
 // Entry point of bin/nydus-image.
 
+import { keepHeapLean } from './lean-heap.ts'
 import { nydusImage } from './nydus-image/program.ts'
 
+keepHeapLean()
 process.exitCode = await nydusImage(process.argv.slice(2))

@@ -11,6 +11,8 @@ export interface DecompressOptions {
   readonly signal: AbortSignal
   /** Largest piece in bytes. Default 512 KiB. Memory in use: two pieces and one of the source's. */
   readonly highWater?: number
+  /** The reader is done with a piece when it asks for the next one: two buffers serve the whole stream, and nothing is left to the collector. */
+  readonly reuseBuffers?: boolean
   /** zstd: base-2 logarithm of the largest window accepted. Default 27 (128 MiB). */
   readonly windowLogMax?: number
 }
@@ -20,14 +22,14 @@ const DEFAULT_HIGH_WATER = 512 * KiB
 
 /**
  * The decoded bytes of a gzip stream (members back to back, zero padding at the end) or a zstd stream (frames back to back, skippable frames) in
- * pieces of 1 to `highWater` bytes, each in a buffer of its own that the reader may keep.
+ * pieces of 1 to `highWater` bytes, each in a buffer of its own that the reader may keep (unless `reuseBuffers`).
  * @throws CodedError CODEC_CORRUPT on damage, on an end inside a member ("truncated") and on a window that is too large; the signal's reason; what the source throws.
  */
 export async function* decompressStream(
-  source: AsyncIterable<Uint8Array>, kind: 'gzip' | 'zstd', { signal, highWater = DEFAULT_HIGH_WATER, windowLogMax }: DecompressOptions,
+  source: AsyncIterable<Uint8Array>, kind: 'gzip' | 'zstd', { signal, highWater = DEFAULT_HIGH_WATER, windowLogMax, reuseBuffers = false }: DecompressOptions,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const decoder = native().streamOpen(COMPRESSOR[kind], windowLogMax)
-  const pieces = new PieceReader(source[Symbol.asyncIterator](), decoder, kind, { signal, highWater })
+  const pieces = new PieceReader(source[Symbol.asyncIterator](), decoder, kind, { signal, highWater, reuseBuffers })
   let next: Promise<Uint8Array | undefined> | undefined
   try {
     for (;;) {
@@ -50,23 +52,27 @@ class PieceReader {
   readonly #signal: AbortSignal
   readonly #highWater: number
   readonly #result = new Int32Array(3)
+  /** One is read while the other is filled. */
+  readonly #buffers: [Buffer, Buffer] | undefined
   #input: Uint8Array = new Uint8Array(0)
   #state = 0
   #mayHoldMore = false
   #reading = false
   #sourceEnded = false
 
-  constructor(source: AsyncIterator<Uint8Array>, decoder: object, kind: string, { signal, highWater }: { signal: AbortSignal; highWater: number }) {
+  constructor(source: AsyncIterator<Uint8Array>, decoder: object, kind: string, { signal, highWater, reuseBuffers }: { signal: AbortSignal; highWater: number; reuseBuffers: boolean }) {
     this.#source = source
     this.#decoder = decoder
     this.#kind = kind
     this.#signal = signal
     this.#highWater = highWater
+    this.#buffers = reuseBuffers ? [Buffer.allocUnsafeSlow(highWater), Buffer.allocUnsafeSlow(highWater)] : undefined
   }
 
   /** The next piece, or undefined at a valid end. */
   async next(): Promise<Uint8Array | undefined> {
-    const output = Buffer.allocUnsafeSlow(this.#highWater)
+    this.#buffers?.reverse()
+    const output = this.#buffers?.[0] ?? Buffer.allocUnsafeSlow(this.#highWater)
     let filled = 0
     while (filled < output.length) {
       this.#signal.throwIfAborted()
