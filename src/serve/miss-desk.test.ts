@@ -53,7 +53,7 @@ describe('MissDesk', () => {
 
   it('answers with the bytes, under the request\'s own id', async () => {
     const one = desk()
-    one.take(1, fd, imageOf(async (inode, offset, target) => { target.fill(65 + inode.nid + offset / 4096) }), miss(7), Date.now())
+    one.take(1, fd, imageOf(async (inode, offset, target) => target.fill(65 + inode.nid + offset / 4096).length), miss(7), Date.now())
     expect(one.inflight()).toMatchObject([{ inode: 5, opcode: 15 }])
     await settled(one)
     expect(replies()).toEqual([{ errno: 0, uniqueLow: 7, body: 'GGGGGGGGGG' }])
@@ -107,7 +107,7 @@ describe('MissDesk', () => {
   it('counts reads and failures', async () => {
     const memory = createCounterMemory(1)
     const one = new MissDesk(new OperationCounters(memory, 0))
-    one.take(1, fd, imageOf(async () => {}), miss(1), Date.now())
+    one.take(1, fd, imageOf(async () => 10), miss(1), Date.now())
     one.take(1, fd, undefined, miss(2), Date.now())
     await settled(one)
     const stats = fsIoStats(memory, '/')

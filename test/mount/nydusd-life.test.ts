@@ -9,7 +9,7 @@ import { describe, expect, it } from 'vitest'
 import { VECTORS } from '../support/expect.ts'
 import { largeBootstrap } from '../support/large-image.ts'
 import { imageOfBytes } from '../support/one-file-image.ts'
-import { eventually, pause, runNydusd, Scratch, startNydusd } from '../support/nydusd.ts'
+import { eventually, pause, type RunningDaemon, runNydusd, Scratch, startNydusd } from '../support/nydusd.ts'
 
 const BOOT = path.join(VECTORS, 'v6-small-zstd/image.boot')
 const image = (scratch: Scratch): string[] => ['--bootstrap', BOOT, '--config', scratch.config()]
@@ -135,6 +135,20 @@ describe('nydusd', () => {
     expect(readdirSync(scratch.mountpoint).length).toBeGreaterThan(0)
   })
 
+  it('fetches ahead what a list names, after the mount, and nothing without being told to', async () => {
+    using scratch = new Scratch()
+    const list = path.join(scratch.path, 'list')
+    writeFileSync(list, ' /a-first \n/nonexistent\n')
+    // SAFETY: the shape that the API documents.
+    const fetched = async (daemon: RunningDaemon): Promise<number> => ((await daemon.ask('GET', '/api/v1/metrics/blobcache')).body as { prefetch_data_amount: number }).prefetch_data_amount
+    for (const enable of [false, true]) {
+      const config = scratch.config(undefined, { fs_prefetch: { enable, prefetch_all: false } })
+      await using daemon = await startNydusd(scratch, ['--bootstrap', path.join(VECTORS, 'v6-rich-chunk64k/image.boot'), '--config', config, '--prefetch-files', list])
+      if (enable) await eventually(async () => await fetched(daemon) === 9000, 'the 9000 bytes of /a-first are fetched')
+      else expect(await fetched(daemon)).toBe(0)
+    }
+  })
+
   it('makes the directory of its log file and writes JSON lines there', async () => {
     using scratch = new Scratch()
     await using _daemon = await startNydusd(scratch, [...image(scratch), '--log-file', path.join(scratch.path, 'logs/id/nydusd')])
@@ -145,7 +159,7 @@ describe('nydusd', () => {
   it.each([
     ['a bootstrap that does not exist', ['--bootstrap', '/nonexistent', '--localfs-dir', '/tmp'], /nonexistent/],
     ['a bootstrap that is none', ['--bootstrap', '/proc/version', '--localfs-dir', '/tmp'], /FORMAT_/],
-    ['a backend of later versions', ['--bootstrap', BOOT, '--config', '@s3'], /'s3' is not in this version/],
+    ['a backend of later versions', ['--bootstrap', BOOT, '--config', '@s3'], /s3.* is not in this version/],
     ['an image without a configuration', ['--bootstrap', BOOT], /--config/],
     ['a service of later versions', ['virtiofs', '--sock', 's'], /'virtiofs' is not in this version/],
   ])('refuses %s with exit 1 and the reason, mounting nothing', async (_what, args, reason) => {

@@ -2,19 +2,29 @@
 
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
+import { byteString } from '../../core/byte-string.ts'
 import { CodedError } from '../../core/errors.ts'
 import { openConfiguredImage } from '../../rafs/index.ts'
 import type { MountedImage } from '../../serve/index.ts'
 import { localfsConfig, type NydusConfig, parseConfig, type RangeFetcher, type RegistryConfig, shownConfig } from '../../storage/index.ts'
 import type { OptionName } from './options.ts'
 
+/** An image to mount, with the configuration that says how to prefetch it. */
+export interface ConfiguredMount extends MountedImage {
+  readonly settings: NydusConfig
+  /** Byte strings of --prefetch-files. */
+  readonly prefetchFiles: readonly string[] | undefined
+}
+
 /** What is to be mounted, or undefined without a bootstrap; only with one is the configuration read. @throws CONFIG_INVALID, FORMAT_*, RAFS_NOT_FOUND */
-export async function openMountedImage(values: ReadonlyMap<OptionName, string>, { signal }: { readonly signal: AbortSignal }): Promise<(MountedImage & { readonly settings: NydusConfig }) | undefined> {
+export async function openMountedImage(values: ReadonlyMap<OptionName, string>, { signal }: { readonly signal: AbortSignal }): Promise<ConfiguredMount | undefined> {
   if (!values.has('bootstrap')) return undefined
   const bootstrap = path.resolve(values.get('bootstrap')!)
   const { config, settings } = await configurationOf(values)
+  const list = values.get('prefetch-files')
+  const prefetchFiles = list === undefined ? undefined : byteString(readGiven(list)).split('\n').map((line) => line.trim()).filter((line) => line !== '')
   const image = await openConfiguredImage(settings, { bootstrap, createFetcher: rangeFetcherOf, signal })
-  return { mountpoint: '/', image, bootstrap, config, shownConfig: shownConfig(settings), settings }
+  return { mountpoint: '/', image, bootstrap, config, shownConfig: shownConfig(settings), settings, prefetchFiles }
 }
 
 async function configurationOf(values: ReadonlyMap<OptionName, string>): Promise<{ config: string; settings: NydusConfig }> {
@@ -25,7 +35,7 @@ async function configurationOf(values: ReadonlyMap<OptionName, string>): Promise
   }
   const file = values.get('config')
   if (file === undefined) throw new CodedError('CONFIG_INVALID', 'an image needs --config or --localfs-dir: where are its blobs?')
-  const config = readText(file)
+  const config = readGiven(file).toString('utf8')
   return { config, settings: await parseConfig(config, { imagePullAuth: process.env['IMAGE_PULL_AUTH'] }) }
 }
 
@@ -41,10 +51,10 @@ async function rangeFetcherOf({ scheme, host, repo, auth, registryToken, skipVer
   })
 }
 
-function readText(file: string): string {
+function readGiven(file: string): Buffer {
   try {
-    return readFileSync(file, 'utf8')
+    return readFileSync(file)
   } catch (cause) {
-    throw new CodedError('CONFIG_INVALID', `cannot read the configuration ${file}: ${cause instanceof Error ? cause.message : ''}`, { file }, { cause })
+    throw new CodedError('CONFIG_INVALID', `cannot read ${file}: ${cause instanceof Error ? cause.message : ''}`, { file }, { cause })
   }
 }

@@ -60,6 +60,8 @@ export class Daemon {
   #device: string | undefined
   #rootSerial = 0
   #lastSerial = 0
+  readonly #closing = new AbortController()
+  readonly #background = new Set<Promise<void>>()
   #ending: Promise<DaemonEnd> | undefined
   #finish!: (end: DaemonEnd) => void
 
@@ -133,6 +135,15 @@ export class Daemon {
     return this.#end({ unmount, error: undefined })
   }
 
+  /** Runs `task` beside the serving (a prefetch); it is aborted and awaited before images are closed. What it fails with is logged, not thrown. */
+  background(task: (options: { readonly signal: AbortSignal }) => Promise<void>): void {
+    const running = task({ signal: this.#closing.signal }).catch((error: unknown) => {
+      if (!this.#closing.signal.aborted) publish('serve:warning:raised', { message: error instanceof Error ? error.message : String(error) })
+    })
+    this.#background.add(running)
+    void running.then(() => this.#background.delete(running))
+  }
+
   /** For the API. */
   mounts(): { mountpoint: string; mountedAt: Date; config: object; image: RafsImage }[] {
     return [...this.#served.values()].map(({ mountedAt, mounted: { mountpoint, shownConfig, image } }) => ({ mountpoint, mountedAt, config: shownConfig, image }))
@@ -170,7 +181,8 @@ export class Daemon {
     this.#life.apply(unmount ? 'stop' : 'exit')
     let failure = error
     if (unmount) failure ??= this.#unmount()
-    await this.#desk.close()
+    this.#closing.abort()
+    await Promise.all([this.#desk.close(), ...this.#background])
     const stopped = await this.#pool.stop()
     if (stopped && unmount && this.#session) {
       native().closeFd(this.#session.fd)
