@@ -31,7 +31,7 @@ function minimalRoot(name: string, node: string): string {
 }
 
 function inRoot(root: string, ...argv: string[]) {
-  return spawnSync('chroot', [root, '/node', ...argv], { encoding: 'utf8', env: {}, timeout: 60_000 })
+  return spawnSync('/usr/sbin/chroot', [root, '/node', ...argv], { encoding: 'utf8', env: {}, timeout: 60_000 })
 }
 
 beforeAll(() => {
@@ -64,8 +64,8 @@ describe('the packed package', () => {
       const checked = inRoot(root, `${bin}/nydus-image`, 'check', '-B', '/tmp/boot')
       expect(checked.stdout).toContain('RAFS filesystem metadata is valid')
       const imported = inRoot(root, '--input-type=module', '-e', `import { openImage } from '/app/node_modules/nydus-ts/dist/index.js'
-        const image = await openImage('/tmp/boot', { blobDir: '/tmp', signal: new AbortController().signal })
-        console.log((await image.readFile('/dir/file', { signal: new AbortController().signal })).length); await image.close()`)
+        const image = await openImage('/tmp/boot')
+        console.log((await image.readFile('/dir/file')).length); await image.close()`)
       expect(imported.stdout + imported.stderr).toBe('10000\n')
     })
   }
