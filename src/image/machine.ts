@@ -19,13 +19,13 @@ export type ReadText = (file: string) => string | undefined
 export function machineLimits(read: ReadText = readText, host: MachineLimits = { processors: os.availableParallelism(), memory: os.totalmem() }): MachineLimits {
   let { processors, memory } = host
   for (const directory of cgroupDirectories(read)) {
-    const [quota, period] = (read(`${directory}/cpu.max`) ?? '').trim().split(' ').map(Number)
+    const [quota, period] = (read(path.join(directory, 'cpu.max')) ?? '').trim().split(' ').map(Number)
     if (quota !== undefined && period !== undefined && quota > 0 && period > 0) processors = Math.min(processors, quota / period)
-    const quotaV1 = Number(read(`${directory}/cpu.cfs_quota_us`))
-    const periodV1 = Number(read(`${directory}/cpu.cfs_period_us`))
+    const quotaV1 = Number(read(path.join(directory, 'cpu.cfs_quota_us')))
+    const periodV1 = Number(read(path.join(directory, 'cpu.cfs_period_us')))
     if (quotaV1 > 0 && periodV1 > 0) processors = Math.min(processors, quotaV1 / periodV1)
     for (const name of ['memory.max', 'memory.high', 'memory.limit_in_bytes']) {
-      const limit = Number(read(`${directory}/${name}`)?.trim() || Number.NaN)
+      const limit = Number(read(path.join(directory, name))?.trim() || Number.NaN)
       if (limit > 0) memory = Math.min(memory, limit)
     }
   }

@@ -43,21 +43,21 @@ describe('a converted image', () => {
   it('has the manifest and config that upstream writes', async () => {
     const layout = place('plain')
     const { digest } = named(layout, 'n')
-    const manifest = readJson(layout, digest) as any
-    const sourceManifest = readJson(source, image.digest) as any
+    const manifest = readJson(layout, digest)
+    const sourceManifest = readJson(source, image.digest)
     expect(manifest.mediaType).toBe(MEDIA_TYPE.ociManifest)
-    expect(manifest.layers.map((one: any) => one.mediaType)).toEqual([MEDIA_TYPE.nydusBlob, MEDIA_TYPE.nydusBlob, MEDIA_TYPE.nydusBlob, MEDIA_TYPE.ociLayerGzip])
-    expect(manifest.layers.slice(0, 3).map((one: any) => one.annotations)).toEqual(Array(3).fill({ [NYDUS_ANNOTATION.blob]: 'true' }))
-    expect(manifest.layers[3].annotations).toEqual({ [NYDUS_ANNOTATION.bootstrap]: 'true', [NYDUS_ANNOTATION.fsVersion]: '6' })
+    expect(manifest.layers.map((one) => one.mediaType)).toEqual([MEDIA_TYPE.nydusBlob, MEDIA_TYPE.nydusBlob, MEDIA_TYPE.nydusBlob, MEDIA_TYPE.ociLayerGzip])
+    expect(manifest.layers.slice(0, 3).map((one) => one.annotations)).toEqual(Array(3).fill({ [NYDUS_ANNOTATION.blob]: 'true' }))
+    expect(manifest.layers[3]!.annotations).toEqual({ [NYDUS_ANNOTATION.bootstrap]: 'true', [NYDUS_ANNOTATION.fsVersion]: '6' })
     expect(manifest.annotations).toEqual({
       [NYDUS_ANNOTATION.builderVersion]: expect.stringMatching(/^v/), [NYDUS_ANNOTATION.fsVersion]: '6',
       [NYDUS_ANNOTATION.sourceDigest]: image.digest, [NYDUS_ANNOTATION.sourceReference]: 'sample',
     })
-    const config = readJson(layout, manifest.config.digest) as any
-    const sourceConfig = readJson(source, sourceManifest.config.digest) as any
+    const config = readJson(layout, manifest.config.digest)
+    const sourceConfig = readJson(source, sourceManifest.config.digest)
     expect(config.history).toEqual([...sourceConfig.history, { created_by: 'Nydus Converter', comment: 'Nydus Bootstrap Layer' }])
-    const tar = execFileSync('gzip', ['-dc', path.join(layout, 'blobs/sha256', manifest.layers[3].digest.slice(7))], { maxBuffer: 1 << 30 })
-    expect(config.rootfs.diff_ids).toEqual([...manifest.layers.slice(0, 3).map((one: any) => one.digest), sha256(tar)])
+    const tar = execFileSync('gzip', ['-dc', path.join(layout, 'blobs/sha256', manifest.layers[3]!.digest.slice(7))], { maxBuffer: 1 << 30 })
+    expect(config.rootfs.diff_ids).toEqual([...manifest.layers.slice(0, 3).map((one) => one.digest), sha256(tar)])
     const { rootfs: _a, history: _b, ...rest } = config
     const { rootfs: _c, history: _d, ...sourceRest } = sourceConfig
     expect(rest).toEqual(sourceRest)
@@ -65,7 +65,7 @@ describe('a converted image', () => {
     const names = execFileSync('tar', ['-tvf', place('boot.tar')], { encoding: 'utf8' }).trim().split('\n').map((line) => line.split(/\s+/))
     expect(names.map((row) => [row[0], row.at(-1)])).toEqual([
       ['drwxr-xr-x', 'image'], ['-r--r--r--', 'image/image.boot'],
-      ...manifest.layers.slice(0, 3).map((one: any) => ['-r--r--r--', `image/${one.digest.slice(7)}.blob.meta`]),
+      ...manifest.layers.slice(0, 3).map((one) => ['-r--r--r--', `image/${one.digest.slice(7)}.blob.meta`]),
     ])
   })
 
@@ -131,14 +131,14 @@ describe('a converted image', () => {
       [true, MEDIA_TYPE.ociManifest, MEDIA_TYPE.ociLayerGzip, MEDIA_TYPE.ociConfig],
     ] as const) {
       const { target } = await convert({ source: `oci:${layout}:d`, target: `oci:${place('types')}:${oci}`, oci, workDirectory: place('w5') })
-      const manifest = readJson(place('types'), target.digest) as any
-      expect([target.mediaType, manifest.mediaType, manifest.layers.at(-1).mediaType, manifest.config.mediaType]).toEqual([manifestType, manifestType, bootstrapType, configType])
+      const manifest = readJson(place('types'), target.digest)
+      expect([target.mediaType, manifest.mediaType, manifest.layers.at(-1)!.mediaType, manifest.config.mediaType]).toEqual([manifestType, manifestType, bootstrapType, configType])
     }
   })
 
   it('names its source as subject when asked', async () => {
     const { target } = await convert({ source: `oci:${source}:sample`, target: `oci:${place('subject')}:n`, referrer: true, workDirectory: place('w6') })
-    expect((readJson(place('subject'), target.digest) as any).subject).toEqual({ mediaType: image.mediaType, digest: image.digest, size: image.size })
+    expect(readJson(place('subject'), target.digest).subject).toEqual({ mediaType: image.mediaType, digest: image.digest, size: image.size })
   })
 })
 
@@ -149,7 +149,7 @@ describe('layers of every kind', () => {
     maker.name(maker.image(layers), name)
     await convert({ source: `oci:${layout()}:${name}`, target: `oci:${place('kinds-out')}:${name}`, workDirectory: place('w7') })
     await expectEqual(`oci:${place('kinds-out')}:${name}`, `oci:${layout()}:${name}`)
-    return readJson(place('kinds-out'), named(place('kinds-out'), name).digest) as any
+    return readJson(place('kinds-out'), named(place('kinds-out'), name).digest)
   }
 
   it('reads zstd and uncompressed layers, whatever their media type claims', async () => {
@@ -169,7 +169,7 @@ describe('layers of every kind', () => {
   it('lists a layer that occurs twice twice, and packs it once', async () => {
     const twice = gzipLayer([{ path: 'x', data: 'again' }])
     const { layers } = await convertLayers('twice', [twice, gzipLayer([{ path: '.wh.x' }]), twice])
-    expect(layers[0].digest).toBe(layers[2].digest)
+    expect(layers[0]!.digest).toBe(layers[2]!.digest)
     expect(layers).toHaveLength(4)
   })
 })

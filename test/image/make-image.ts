@@ -87,8 +87,20 @@ export class LayoutMaker {
   }
 }
 
-/** A blob of a layout, parsed. */
-export function readJson(layout: string, digest: string): Record<string, never> & { layers: Made[] } {
+/** Manifests, indexes and configs as tests look at them: a test fails by itself where a field is missing. */
+export interface TestDocument {
+  readonly mediaType: string
+  readonly config: Made
+  readonly layers: readonly (Made & { readonly annotations?: Record<string, string> })[]
+  readonly manifests: readonly (Made & { readonly platform?: unknown; readonly artifactType?: string })[]
+  readonly annotations?: Record<string, string>
+  readonly subject?: unknown
+  readonly rootfs: { readonly diff_ids: readonly string[] }
+  readonly history: readonly unknown[]
+}
+
+/** A JSON blob of a layout. */
+export function readJson(layout: string, digest: string): TestDocument {
   return JSON.parse(fs.readFileSync(path.join(layout, 'blobs/sha256', digest.slice(7)), 'utf8'))
 }
 

@@ -82,7 +82,7 @@ describe('indexes', () => {
     ]), '--all-platforms')
     expect(code).toBe(0)
     const made = named(work.at('target'), name)
-    const index = readJson(work.at('target'), made.digest) as unknown as { manifests: { platform: unknown }[] }
+    const index = readJson(work.at('target'), made.digest)
     expect(made.mediaType).toBe(MEDIA_TYPE.ociIndex)
     expect(index.manifests.map(({ platform }) => platform)).toEqual([amd64, arm64])
     expect(outcome.Skipped.map(({ Reason }: { Reason: string }) => Reason).sort()).toEqual(['attestation', 'windows'])
@@ -92,7 +92,7 @@ describe('indexes', () => {
   it('take several platforms by name', () => {
     const { code, name } = convert(maker.index([{ ...maker.image([layer('a')]), platform: amd64 }, { ...maker.image([layer('b')]), platform: arm64 }, { ...maker.image([layer('c')]), platform: { os: 'linux', architecture: 'riscv64' } }]), '--platform', 'linux/amd64,linux/arm64')
     expect(code).toBe(0)
-    expect((readJson(work.at('target'), named(work.at('target'), name).digest) as unknown as { manifests: unknown[] }).manifests).toHaveLength(2)
+    expect((readJson(work.at('target'), named(work.at('target'), name).digest)).manifests).toHaveLength(2)
   })
 
   it('show both kinds with --merge-platform', () => {
@@ -100,13 +100,13 @@ describe('indexes', () => {
     const { code, name } = convert(maker.index([{ ...image, platform: amd64 }, attestation(image)]), '--merge-platform')
     expect(code).toBe(0)
     const target = work.at('target')
-    const index = readJson(target, named(target, name).digest) as any
-    expect(index.manifests.map((one: any) => one.artifactType)).toEqual([undefined, MEDIA_TYPE.nydusArtifact])
-    expect(index.manifests.map((one: any) => one.platform)).toEqual([amd64, amd64])
-    const [twin, nydus] = index.manifests.map((one: any) => readJson(target, one.digest))
-    expect(nydus.config.mediaType).toBe(MEDIA_TYPE.nydusConfig)
-    expect(twin.layers[0]).toEqual({ mediaType: MEDIA_TYPE.ociLayerGzip, digest: 'sha256:4f4fb700ef54461cfa02571ae0db9a0dc1e0cdb5577484a6d75e68dc38e8acc1', size: 32, annotations: { 'containerd.io/snapshot/nydus-empty-layer': 'true' } })
-    const config = readJson(target, twin.config.digest) as any
+    const index = readJson(target, named(target, name).digest)
+    expect(index.manifests.map((one) => one.artifactType)).toEqual([undefined, MEDIA_TYPE.nydusArtifact])
+    expect(index.manifests.map((one) => one.platform)).toEqual([amd64, amd64])
+    const [twin, nydus] = index.manifests.map((one) => readJson(target, one.digest))
+    expect(nydus!.config.mediaType).toBe(MEDIA_TYPE.nydusConfig)
+    expect(twin!.layers[0]).toEqual({ mediaType: MEDIA_TYPE.ociLayerGzip, digest: 'sha256:4f4fb700ef54461cfa02571ae0db9a0dc1e0cdb5577484a6d75e68dc38e8acc1', size: 32, annotations: { 'containerd.io/snapshot/nydus-empty-layer': 'true' } })
+    const config = readJson(target, twin!.config.digest)
     expect(config.rootfs.diff_ids[0]).toBe('sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef')
     expect(config.history[0]).toEqual({ created_by: 'Nydus Converter', comment: 'Nydus Empty Layer' })
     const check = nydusify(['check', '--source', `oci:${work.at('source')}:${name}`, '--target', `oci:${target}:${name}`, '--multi-platform', '--work-dir', work.at('chk')])

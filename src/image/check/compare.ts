@@ -2,7 +2,7 @@
 // extended attributes, content of every regular file. Beyond upstream: times, and the root directory where a layer describes it.
 
 import { compareBytes, toText } from '../../core/byte-string.ts'
-import { S_IFDIR, S_IFMT } from '../../format/erofs/inode.ts'
+import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } from '../../format/erofs/inode.ts'
 import type { ExpectedNode } from './expected-tree.ts'
 import { type FileTree, isRegular, type ShownFile } from './file-tree.ts'
 import { Limiter } from '../limiter.ts'
@@ -90,7 +90,9 @@ function compareXattrs(path: string, { xattrs }: ShownFile, expected: ReadonlyMa
   for (const name of expected.keys()) if (!there.has(name)) tell(path, `has no attribute ${toText(name)}, the source has`)
 }
 
-const TYPE_NAMES: Readonly<Record<number, string>> = { 0o010000: 'a fifo', 0o020000: 'a character device', 0o040000: 'a directory', 0o060000: 'a block device', 0o100000: 'a file', 0o120000: 'a symbolic link', 0o140000: 'a socket' }
+const TYPE_NAMES: Readonly<Record<number, string>> = {
+  [S_IFIFO]: 'a fifo', [S_IFCHR]: 'a character device', [S_IFDIR]: 'a directory', [S_IFBLK]: 'a block device', [S_IFREG]: 'a file', [S_IFLNK]: 'a symbolic link', [S_IFSOCK]: 'a socket',
+}
 
 function typeName(mode: number): string {
   return TYPE_NAMES[mode & S_IFMT] ?? `type ${(mode & S_IFMT).toString(8)}`
