@@ -137,10 +137,8 @@ class LayerWriter {
     const target = files[choice.place % Math.max(files.length, 1)]
     if (target === undefined || path.basename(target.path) === NAMES[choice.name % NAMES.length]) return
     const header = { mode: target.mode, uid: target.uid, gid: target.gid, mtime: target.mtime![0] }
-    if (this.#put(choice, { ...header, type: 'hardlink', link: target.path.slice(1) })) {
-      this.#hidden.push(target.path.slice(1)) // stays as it is in this layer
-      this.#count('hard link across layers')
-    }
+    this.#hidden.push(target.path.slice(1)) // stays as it is in this layer
+    if (this.#put(choice, { ...header, type: 'hardlink', link: target.path.slice(1) })) this.#count('hard link across layers')
   }
 
   #whiteout({ place }: Choice): void {
