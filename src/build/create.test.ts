@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { chmodSync, linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { build, type Built, builtTree, deviceOf, MemorySink, tarSource, makeTar, treeOf, DEFAULTS } from '../../test/support/built-image.ts'
 import { differences, scanDirectory } from '../../test/support/expect.ts'
@@ -9,6 +10,7 @@ import { randomOf } from '../../test/support/hostile.ts'
 import { BLOB_FEATURE } from '../format/rafs-v6/blob-table.ts'
 import { BootstrapView } from '../format/rafs-v6/bootstrap-view.ts'
 import { readBlobTail } from '../format/blob/blob-tail.ts'
+import { native } from '../native/load.ts'
 import { createImage } from './create.ts'
 import type { ChunkIndex } from './chunk-index.ts'
 
@@ -158,6 +160,26 @@ describe('create from a directory', () => {
 
   it.each([[{ chunkSize: 5000 }], [{ chunkSize: 0x800 }], [{ batchSize: 3 }], [{ batchSize: 0x20_0000 }], [{ blobId: 'x', inlineMeta: true }], [{ blobId: 'y'.repeat(65) }]])('refuses %o', async (options) => {
     await expect(build(directory, options)).rejects.toMatchObject({ code: 'BUILD_INVALID_OPTION' })
+  })
+
+  it('decides and stores in order even when later portions are ready first', async () => {
+    const want = await build(directory, { threads: 1 })
+    const addon = native()
+    const { hashSlices, compressSlices } = addon
+    let calls = 0
+    // Every portion is slower than the one after it.
+    const late = async <T>(result: Promise<T>): Promise<T> => {
+      await delay(30 - 5 * (calls++ % 6))
+      return result
+    }
+    addon.hashSlices = (...args) => late(hashSlices(...args))
+    addon.compressSlices = (...args) => late(compressSlices(...args))
+    try {
+      const image = await build(directory, { threads: 8 })
+      expect([image.bytes.equals(want.bytes), Buffer.from(image.bootstrap).equals(want.bootstrap), calls > 10]).toEqual([true, true, true])
+    } finally {
+      Object.assign(addon, { hashSlices, compressSlices })
+    }
   })
 
   // Control: with an index that forgets, the promise of `stores equal contents once` does not hold.

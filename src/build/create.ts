@@ -74,7 +74,8 @@ export interface WrittenBlob {
   readonly digest: string
   /** Bytes. */
   readonly size: number
-  readonly tocDigest: Uint8Array | undefined
+  /** sha256 of the table of contents with its tar header, lower hex. */
+  readonly tocDigest: string | undefined
   readonly tocSize: number | undefined
   /** Makes the content of a cache's `image/<id>.blob.meta`: chunk information, padded to 4096, and its header. Undefined without chunks. */
   readonly meta: (() => Uint8Array) | undefined
@@ -271,8 +272,8 @@ class Build {
     return this.#blobs.map((blob, i) => (i === blobIndex ? blobId : blob!.blobId))
   }
 
-  #written(toc: { tocSize: number; tocDigest: Uint8Array } | undefined, meta: WrittenBlob['meta'], blobId: string): WrittenBlob {
-    return { blobId, digest: this.#writer.fileDigest, size: this.#writer.position, tocDigest: toc?.tocDigest, tocSize: toc?.tocSize, meta }
+  #written(toc: { tocSize: number; tocDigest: Buffer } | undefined, meta: WrittenBlob['meta'], blobId: string): WrittenBlob {
+    return { blobId, digest: this.#writer.fileDigest, size: this.#writer.position, tocDigest: toc?.tocDigest.toString('hex'), tocSize: toc?.tocSize, meta }
   }
 
   /** COMPAT: upstream writes a second image for external files even when there are none: the root, over the parent if there is one. */

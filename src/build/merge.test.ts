@@ -25,9 +25,9 @@ async function mergeTars(...layers: readonly (readonly TarItem[])[]): Promise<{ 
   for (const items of layers) {
     const sink = new MemorySink()
     const options = { compressor: 'zstd', digester: 'blake3', chunkSize: 0x10_0000, batchSize: 0x1_0000, prefetch: { policy: 'none', patterns: [] } } as const
-    const { bootstrap, blobDigest, blobSize } = await packLayer({ source: pieces(makeTar(items), 5000), sink, options, signal: new AbortController().signal })
-    packed.push({ name: `layer${packed.length}`, bytes: bootstrap, blobDigest, blobSize })
-    blobs.set(blobDigest, sink.bytes)
+    const layer = await packLayer({ source: pieces(makeTar(items), 5000), sink, options, signal: new AbortController().signal })
+    packed.push({ ...layer, name: `layer${packed.length}` })
+    blobs.set(layer.blobDigest, sink.bytes)
   }
   const merged = await mergeLayers(packed, NO_PREFETCH)
   return { tree: treeOf(merged.bootstrap, blobs), ...merged }

@@ -2,7 +2,7 @@
 
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
-import { createImage, mergeLayers, type NamedBootstrap, parsePrefetchPatterns, type PrefetchOptions } from '../build/index.ts'
+import { mergeLayers, type NamedBootstrap, packLayer, parsePrefetchPatterns, type PrefetchOptions } from '../build/index.ts'
 import { splitDigest } from '../format/oci/digest.ts'
 import type { LayerBuilder, PackSettings } from '../image/index.ts'
 import { packageVersion } from './package-version.ts'
@@ -13,17 +13,15 @@ export function inProcessBuilder(): LayerBuilder {
     version: packageVersion(),
     async pack(tar, { settings, sink, signal }) {
       const { compressor, chunkSize, batchSize } = settings
-      await createImage({
-        source: { type: 'tar', stream: tar, allowForeignLinks: true },
+      await packLayer({
+        source: tar, signal,
         sink: { write: (bytes) => sink.write(bytes), commit: async () => {}, abort: async () => {} },
-        compressor, digester: 'blake3', chunkSize, batchSize, inlineMeta: true, blobToc: true, explicitUidGid: true,
-        whiteoutSpec: 'none', // whiteouts stay: they are meant for the layers below
-        prefetch: prefetchOf(settings), chunkDict: await dictionaryOf(settings), signal,
+        options: { compressor, digester: 'blake3', chunkSize, batchSize, prefetch: prefetchOf(settings), chunkDict: await dictionaryOf(settings) },
       })
     },
     async merge(layers, { settings, signal }) {
       signal.throwIfAborted()
-      const named = layers.map(({ digest, bootstrap }) => ({ name: splitDigest(digest).hex, bytes: bootstrap }))
+      const named = layers.map(({ digest, size, bootstrap }) => ({ name: splitDigest(digest).hex, bytes: bootstrap, blobSize: size }))
       const { bootstrap, blobs } = await mergeLayers(named, { prefetch: prefetchOf(settings), chunkDict: await dictionaryOf(settings) })
       return { bootstrap, blobs }
     },

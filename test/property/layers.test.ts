@@ -19,8 +19,8 @@ interface Packed { readonly layer: MergeLayer; readonly blob: Buffer }
 
 async function pack(tar: Buffer, name: string, threads: number): Promise<Packed> {
   const sink = new MemorySink()
-  const { bootstrap, blobDigest, blobSize } = await packLayer({ source: pieces(tar, 30_000), sink, options: { ...OPTIONS, threads }, signal: new AbortController().signal })
-  return { layer: { name, bytes: bootstrap, blobDigest, blobSize }, blob: sink.bytes }
+  const layer = await packLayer({ source: pieces(tar, 30_000), sink, options: { ...OPTIONS, threads }, signal: new AbortController().signal })
+  return { layer: { ...layer, name }, blob: sink.bytes }
 }
 
 /** Directories that no layer has an entry for: extracting makes them with the time and the umask of the moment. */
