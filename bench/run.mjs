@@ -9,4 +9,4 @@ if (name === undefined) {
   process.stderr.write('usage: node bench/run.mjs LAYER/NAME\n')
   process.exit(2)
 }
-await runnerImport(path.join(import.meta.dirname, `${name}.bench.ts`), { configFile: false, logLevel: 'error' })
+await runnerImport(path.join(import.meta.dirname, `${name}.bench.ts`), { configFile: false, logLevel: 'error', oxc: { target: 'es2022' } })
