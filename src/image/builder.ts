@@ -39,6 +39,8 @@ export interface BuilderOptions {
   readonly settings: PackSettings
   /** A directory for temporary files, removed after the conversion. */
   readonly scratch: string
+  /** Threads that one layer may keep busy: others are packed at the same time. */
+  readonly threads: number
   readonly signal: AbortSignal
 }
 
@@ -47,7 +49,7 @@ export interface LayerBuilder {
   /** What the manifest's builder-version annotation says. */
   readonly version: string
   /**
-   * Packs an uncompressed layer tar into one blob: chunks, chunk information, bootstrap, table of contents, as tar-like entries.
+   * Packs an uncompressed layer tar (pieces are good until the next one is asked for) into one blob: chunks, chunk information, bootstrap, table of contents, as tar-like entries.
    * Whiteouts stay as they are: `merge` applies them.
    */
   pack(tar: AsyncIterable<Uint8Array>, options: BuilderOptions & { readonly sink: BlobSink }): Promise<void>

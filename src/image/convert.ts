@@ -5,14 +5,14 @@
 
 import { publish } from '../core/diagnostics.ts'
 import type { Descriptor } from '../format/oci/descriptor.ts'
-import type { Digest } from '../format/oci/digest.ts'
+import { type Digest, splitDigest } from '../format/oci/digest.ts'
 import type { Platform } from '../format/oci/platform.ts'
 import { copyBlob, digestOf, type ImageSource, type ImageTarget } from '../registry/index.ts'
-import { packBootstrapLayer } from './bootstrap-layer.ts'
+import { type LayerMember, packBootstrapLayer } from './bootstrap-layer.ts'
 import type { BuildCache } from './build-cache.ts'
-import type { LayerBuilder, MergedImage, MergeLayer, PackSettings } from './builder.ts'
+import type { BuilderOptions, LayerBuilder, MergedImage, MergeLayer, PackSettings } from './builder.ts'
 import type { ChunkDictionary } from './chunk-dictionary.ts'
-import { type ConvertedLayer, LayerConverter, type LayerOrigin } from './layer-converter.ts'
+import { type ConvertedLayer, LayerConverter, type LayerOrigin, type Parallelism } from './layer-converter.ts'
 import { inGroup, type TaskGroup } from './limiter.ts'
 import { machineLimits } from './machine.ts'
 import { readPackedLayer } from './packed-layer.ts'
@@ -118,13 +118,15 @@ async function convertOne(options: ConvertOptions, image: PlannedImage, { group,
   const { target, builder } = options
   const signal = group.signal
   const { manifest, config, descriptor } = image
-  const layers = await Promise.all(manifest.layers.map((layer, at) => converter.convert(layer, config.rootfs.diff_ids[at]!, group)))
+  const started = startOrder(manifest).map((at) => [at, converter.convert(manifest.layers[at]!, config.rootfs.diff_ids[at]!, group)] as const)
+  const layers = await Promise.all(started.sort(([a], [b]) => a - b).map(([, layer]) => layer))
   for (const layer of layers) known.set(layer.source.digest, layer)
 
-  const started = performance.now()
-  const merged = await merge(layers, { builder, settings: options.settings, scratch, signal })
-  const bootstrap = await packBootstrapLayer(merged.bootstrap, chunkInfos(layers), { signal })
-  step('merged', `${layers.length} layers into a bootstrap of ${merged.bootstrap.length} bytes`, started)
+  const merging = performance.now()
+  step('packed', `${layers.length} layers`, merging)
+  const merged = await merge(layers, { builder, settings: options.settings, scratch, threads: converter.threads, signal })
+  const bootstrap = await packBootstrapLayer(merged.bootstrap, merged.chunkInfos, { signal })
+  step('merged', `${layers.length} layers into a bootstrap of ${merged.bootstrap.length} bytes`, merging)
   await pushBytes(target, bootstrap, { signal })
 
   const own = new Set(layers.map(({ blob }) => blob.digest))
@@ -150,11 +152,24 @@ async function convertOne(options: ConvertOptions, image: PlannedImage, { group,
   return { image, document, layers, sourceSize: sizeOf(image), targetSize }
 }
 
-interface MergeParts { readonly builder: LayerBuilder; readonly settings: PackSettings; readonly scratch: string; readonly signal: AbortSignal }
+/** Positions of the layers, largest first: what takes longest must not begin last. */
+function startOrder({ layers }: PlannedImage['manifest']): number[] {
+  return layers.map((_, at) => at).sort((a, b) => layers[b]!.size - layers[a]!.size || a - b)
+}
 
-async function merge(layers: readonly ConvertedLayer[], { builder, ...options }: MergeParts): Promise<MergedImage> {
-  const own = layers.map(({ blob, packed }) => ({ digest: blob.digest, size: blob.size, bootstrap: packed.bootstrap }))
-  return builder.merge(own.length > 0 ? own : [await emptyLayer({ builder, ...options })], options)
+interface MergeParts extends BuilderOptions { readonly builder: LayerBuilder }
+
+/** The bootstraps of the layers are in memory here and no longer. */
+async function merge(layers: readonly ConvertedLayer[], { builder, ...options }: MergeParts): Promise<MergedImage & { readonly chunkInfos: readonly LayerMember[] }> {
+  const inputs: MergeLayer[] = []
+  const files = new Map<string, Uint8Array>() // a blob that occurs twice has one file
+  for (const { blob, open } of layers) {
+    const { bootstrap, chunkInfo } = await open()
+    inputs.push({ digest: blob.digest, size: blob.size, bootstrap })
+    if (chunkInfo !== undefined) files.set(`${splitDigest(blob.digest).hex}.blob.meta`, chunkInfo)
+  }
+  const merged = await builder.merge(inputs.length > 0 ? inputs : [await emptyLayer({ builder, ...options })], options)
+  return { ...merged, chunkInfos: [...files].map(([name, contents]) => ({ name, contents })) }
 }
 
 /** An image without layers is a root directory with nothing in it: the bootstrap of an empty tar, whose blob nobody needs. */
@@ -165,15 +180,6 @@ async function emptyLayer({ builder, ...options }: MergeParts): Promise<MergeLay
   const bytes = Buffer.concat(pieces)
   const { bootstrap } = await readPackedLayer(bytes.length, async (offset, length) => bytes.subarray(offset, offset + length))
   return { digest: digestOf(bytes), size: bytes.length, bootstrap }
-}
-
-/** Chunk information for the bootstrap layer, each blob once. */
-function chunkInfos(layers: readonly ConvertedLayer[]): { name: string; contents: Uint8Array }[] {
-  const files = new Map<string, Uint8Array>()
-  for (const { blob, packed } of layers) {
-    if (packed.chunkInfo !== undefined) files.set(`${blob.digest.slice('sha256:'.length)}.blob.meta`, packed.chunkInfo)
-  }
-  return [...files].map(([name, contents]) => ({ name, contents }))
 }
 
 /** Manifests, index and, last of all, the name. */
@@ -223,10 +229,10 @@ async function pushBytes(target: ImageTarget, { bytes, digest }: { bytes: Uint8A
 }
 
 /** How many layers at a time: by processors and memory of the cgroup. Two at least, so that one waits for the network while the other computes. */
-function parallelism(): { packs: number; pushes: number } {
+function parallelism(): Parallelism {
   const { processors, memory } = machineLimits()
   const packs = Math.min(MAX_PARALLEL, Math.max(2, processors), Math.max(1, Math.floor(memory / 2 / MEMORY_PER_LAYER)))
-  return { packs, pushes: MAX_PARALLEL }
+  return { packs, threads: Math.ceil(processors / packs), pushes: MAX_PARALLEL }
 }
 
 /** A target that is larger than its source is no secret. Batches make it smaller; zstd -19 sources and tiny images cannot be beaten. */

@@ -18,11 +18,15 @@ export type LayerOrigin = 'packed' | 'kept' | 'cached'
 export interface ConvertedLayer {
   readonly source: Descriptor
   readonly blob: Pick<Descriptor, 'digest' | 'size'>
-  readonly packed: PackedLayer
+  /** Reads what the merge needs. A bootstrap is large: not before all layers are packed. */
+  readonly open: () => Promise<PackedLayer>
   readonly origin: LayerOrigin
   /** Settles when the target has the blob. */
   readonly pushed: Promise<void>
 }
+
+/** Layers packed at the same time, threads for each, layers pushed at the same time. */
+export interface Parallelism { readonly packs: number; readonly threads: number; readonly pushes: number }
 
 export interface LayerConverterParts {
   readonly source: ImageSource
@@ -33,8 +37,7 @@ export interface LayerConverterParts {
   /** For the builder's temporary files. */
   readonly scratch: string
   readonly cache: BuildCache | undefined
-  /** Layers packed, and layers pushed, at the same time. */
-  readonly parallel: { readonly packs: number; readonly pushes: number }
+  readonly parallel: Parallelism
 }
 
 /** Changes when packed layers change for reasons that neither settings nor the builder's version show. */
@@ -55,6 +58,11 @@ export class LayerConverter implements AsyncDisposable {
     this.#pushes = new Limiter(parts.parallel.pushes)
   }
 
+  /** Threads for each layer. */
+  get threads(): number {
+    return this.#parts.parallel.threads
+  }
+
   /** The layer, packed; its push goes on in the group, and with it the use of this object. Codes of `openLayer`, of the builder and of the target. */
   convert(layer: Descriptor, diffId: Digest, group: TaskGroup): Promise<ConvertedLayer> {
     const key = keyOf({ layer, diffId, builder: this.#parts.builder, settings: this.#parts.settings })
@@ -63,9 +71,8 @@ export class LayerConverter implements AsyncDisposable {
     const started = group.start(async (signal) => {
       const { file, origin } = await this.#packs.run(signal, () => this.#obtain(layer, { key, diffId, signal }))
       this.#files.set(key, file)
-      const packed = await readPackedLayer(file.size, (offset, length) => file.readAt(offset, length))
       const pushed = group.start(() => this.#pushes.run(signal, () => this.#push(layer, file, { reused: origin !== 'packed', signal })))
-      return { source: layer, blob: { digest: file.digest, size: file.size }, packed, origin, pushed }
+      return { source: layer, blob: { digest: file.digest, size: file.size }, open: () => readPackedLayer(file.size, (offset, length) => file.readAt(offset, length)), origin, pushed }
     })
     this.#layers.set(key, started)
     return started
@@ -100,7 +107,7 @@ export class LayerConverter implements AsyncDisposable {
   }
 
   async #pack(layer: Descriptor, { key, diffId, signal }: { key: string; diffId: Digest; signal: AbortSignal }): Promise<LayerFile> {
-    const { source, builder, settings, work, scratch } = this.#parts
+    const { source, builder, settings, work, scratch, parallel: { threads } } = this.#parts
     const report = (bytes: number) => publish('image:layer:progress', { digest: layer.digest, phase: 'pull', bytes, totalBytes: layer.size })
     return work.create(key, async (append) => {
       let written = 0
@@ -113,7 +120,7 @@ export class LayerConverter implements AsyncDisposable {
       }
       const tar = openLayer(source, { layer, diffId, signal, onProgress: report })
       try {
-        await builder.pack(withoutReturn(tar), { settings, sink, scratch, signal })
+        await builder.pack(withoutReturn(tar), { settings, sink, scratch, threads, signal })
         // the digests are known at the very end only: what the builder left (padding) is read, too
         for await (const _rest of tar);
       } finally {

@@ -18,7 +18,7 @@ export interface OpenLayerOptions {
 }
 
 /**
- * The uncompressed tar of a layer. The iteration ends with an error instead of normally when the packed bytes are not those of the descriptor
+ * The uncompressed tar of a layer; each piece is good until the next one is asked for. The iteration ends with an error instead of normally when the packed bytes are not those of the descriptor
  * (REGISTRY_DIGEST_MISMATCH) or the unpacked ones not those of `diffId` (IMAGE_INVALID); so read to its end. How a layer is packed is told by its
  * first bytes, as containerd does: media types are often wrong. CODEC_CORRUPT.
  */
@@ -65,7 +65,7 @@ async function* unpacked(source: AsyncIterable<Uint8Array>, signal: AbortSignal)
   const whole = rejoined(head, pieces)
   const compression = compressionOf(head)
   if (compression === 'none') yield* whole
-  else yield* decompressStream(whole, compression, { signal })
+  else yield* decompressStream(whole, compression, { signal, reuseBuffers: true })
 }
 
 async function* rejoined(head: Uint8Array, rest: AsyncIterator<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {

@@ -3,7 +3,6 @@
 //   layer ─► socket ─► FIFO blob.targz ─► nydus-image create ─► FIFO blob.rafs ─► socket ─► sink
 
 import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { closeSync, constants, openSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { Socket } from 'node:net'
@@ -102,7 +101,8 @@ async function feed(fifo: string, tar: AsyncIterable<Uint8Array>, childEnded: Ab
   const failed = new Promise<never>((_, reject) => socket.on('error', reject))
   failed.catch(() => {})
   try {
-    for await (const piece of tar) if (!socket.write(piece)) await Promise.race([once(socket, 'drain'), failed])
+    // each piece until it is written: its buffer is used for the next but one
+    for await (const piece of tar) await Promise.race([new Promise((resolve) => socket.write(piece, resolve)), failed])
     await Promise.race([new Promise<void>((resolve) => socket.end(resolve)), failed])
   } finally {
     socket.destroy()

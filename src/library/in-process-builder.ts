@@ -11,17 +11,18 @@ import { packageVersion } from './package-version.ts'
 export function inProcessBuilder(): LayerBuilder {
   return {
     version: packageVersion(),
-    async pack(tar, { settings, sink, signal }) {
+    async pack(tar, { settings, sink, threads, signal }) {
       const { compressor, chunkSize, batchSize } = settings
       await packLayer({
         source: tar, signal,
         sink: { write: (bytes) => sink.write(bytes), commit: async () => {}, abort: async () => {} },
-        options: { compressor, digester: 'blake3', chunkSize, batchSize, prefetch: prefetchOf(settings), chunkDict: await dictionaryOf(settings) },
+        options: { compressor, digester: 'blake3', chunkSize, batchSize, prefetch: prefetchOf(settings), chunkDict: await dictionaryOf(settings), threads },
       })
     },
     async merge(layers, { settings, signal }) {
       signal.throwIfAborted()
-      const named = layers.map(({ digest, size, bootstrap }) => ({ name: splitDigest(digest).hex, bytes: bootstrap, blobSize: size }))
+      // COMPAT: upstream's converter tells the merge no sizes of such layers; with them the bootstrap would be another one
+      const named = layers.map(({ digest, bootstrap }) => ({ name: splitDigest(digest).hex, bytes: bootstrap }))
       const { bootstrap, blobs } = await mergeLayers(named, { prefetch: prefetchOf(settings), chunkDict: await dictionaryOf(settings) })
       return { bootstrap, blobs }
     },

@@ -47,7 +47,7 @@ describe('kill -9', () => {
       fs.writeFileSync(index, oldIndex)
       if (round % 2 === 0) fs.rmSync(work.at('w'), { recursive: true, force: true }) // from the start, or with what the last one left
       const job = startNydusify(['convert', '--source', request('new').source, '--target', request('new').target, '--work-dir', work.at('w')])
-      const timer = setTimeout(() => job.child.kill('SIGKILL'), durationMs * (0.1 + 0.9 * Math.random()))
+      const timer = setTimeout(() => job.child.kill('SIGKILL'), durationMs * (0.1 + 1.2 * Math.random()))
       await job.ended
       clearTimeout(timer)
       const now = named(work.at('target'), 't').digest

@@ -6,6 +6,7 @@ import { CodedError } from '../../core/errors.ts'
 import { formatReference, parseReference, withDefaultTag } from '../../format/oci/reference.ts'
 import { refusal } from '../../image/index.ts'
 import { convert, type ConvertRequest, type ConvertResult } from '../../library/convert.ts'
+import { collectGarbage } from '../lean-heap.ts'
 import { exitCodeOf } from './failure.ts'
 import { usageError, type Values } from './flags.ts'
 import { log } from './log.ts'
@@ -28,7 +29,10 @@ export async function convertFromCommandLine(values: Values): Promise<number> {
       const request = requestOf(values)
       const display = showProgress()
       try {
-        return await convert({ ...request, signal, onProgress: display.hear })
+        return await convert({ ...request, signal, onProgress: (event) => {
+          if (event.type === 'step' && event.step === 'packed') collectGarbage() // before the merge
+          display.hear(event)
+        } })
       } finally {
         display.close()
       }
