@@ -43,7 +43,7 @@ describe('an ordinary user', () => {
   })
 })
 
-const PRINT_PEAK = 'process.on("exit",()=>process.stderr.write(`peak ${process.resourceUsage().maxRSS} KiB`))'
+const PRINT_PEAK = 'process.on("exit",()=>process.stderr.write("peak "+process.resourceUsage().maxRSS+" KiB"))'
 
 describe('a layer with one huge file', () => {
   it('takes no more memory than its pieces, and no more disk than its target', async () => {
