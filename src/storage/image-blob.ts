@@ -13,6 +13,7 @@ import type { BlobReader } from './backend/backend.ts'
 import { compressorNumber, loadChunkInfo, loadInlinedDigests } from './blob-meta.ts'
 import { BlobCache, type ChunkPlace } from './cache/blob-cache.ts'
 import type { CacheIo } from './cache/io.ts'
+import { confirm, CONFIRM_BYTES } from './cache/confirm.ts'
 import { cacheNames } from './cache/layout.ts'
 import type { ChunkMemory } from './cache/memory.ts'
 import { decodeRange, type Decoded } from './fetch/decode.ts'
@@ -172,15 +173,17 @@ export class ImageBlob {
     return [...groups]
   }
 
-  /** `wanted` with what is worth fetching with it, cut into one list per request. */
+  /** `wanted` with what is worth having with it: one list per request, and one of what only has to be looked at in the cache file. */
   #extended(wanted: readonly number[]): number[][] {
     const layout = this.#layout!
-    const { amplifyBytes } = this.#options
-    const isMissing = (index: number) => !this.#groups.has(index) && !this.isReady(placeOf(layout, index)) && !(this.cache?.isDurable(index) ?? false)
+    const isDurable = (index: number) => this.cache?.isDurable(index) ?? false
+    const isFree = (index: number) => !this.#groups.has(index) && !this.isReady(placeOf(layout, index)) && (this.#evidence?.covers(index) ?? true)
     // without a cache, what nobody asked for would be thrown away
-    const limit = this.cache === undefined ? 0 : amplifyBytes
-    const indices = amplified(layout, wanted, { limit, accept: (index) => (this.#evidence?.covers(index) ?? true) && isMissing(index) })
-    return this.#ranges(indices).map(({ units }) => units.flatMap(({ chunks }) => chunks))
+    const limit = this.cache === undefined ? 0 : this.#options.amplifyBytes
+    const fetched = amplified(layout, wanted.filter((index) => !isDurable(index)), { limit, accept: (index) => isFree(index) && !isDurable(index) })
+    const groups = this.#ranges(fetched).map(({ units }) => units.flatMap(({ chunks }) => chunks))
+    const durable = wanted.filter(isDurable)
+    return durable.length === 0 ? groups : [...groups, amplified(layout, durable, { limit: CONFIRM_BYTES, accept: (index) => isFree(index) && isDurable(index) })]
   }
 
   #ranges(indices: readonly number[]): Range[] {
@@ -213,25 +216,22 @@ export class ImageBlob {
 
   /** Verifies chunks that the cache file should have from an earlier time; returns those that it does not have. */
   async #confirmDurable(indices: readonly number[], filled: Filled): Promise<number[]> {
-    const cache = this.cache
+    const { cache } = this
     if (cache === undefined) return [...indices]
-    const intact = await Promise.all(indices.map((index) => (cache.isDurable(index) && !this.#isChunkReady(index) ? this.#confirm(index, cache, filled) : this.#isChunkReady(index))))
-    return indices.filter((_, i) => !intact[i])
-  }
-
-  async #confirm(index: number, cache: BlobCache, filled: Filled): Promise<boolean> {
-    const place = placeOf(this.#layout!, index)
-    const bytes = Buffer.allocUnsafeSlow(place.size)
-    const wrong = !await cache.read(bytes, place.offset) || (await this.#evidence?.refute(bytes, [{ index, offset: 0, size: place.size }]))?.has(index)
-    if (wrong) {
+    const places = indices.map((index) => placeOf(this.#layout!, index)).filter((place) => !this.isReady(place))
+    const { intact, wrong } = await confirm(cache, places.filter(({ index }) => cache.isDurable(index)), this.#evidence)
+    for (const index of wrong) {
       this.#reportCorrupt(index, 'cache')
       cache.drop(index)
-      return false
     }
-    cache.confirm(place)
-    this.#options.metrics.entriesCount++
-    filled.set(index, bytes)
-    return true
+    for (const place of places) {
+      const bytes = intact.get(place.index)
+      if (bytes === undefined) continue
+      cache.confirm(place)
+      this.#options.metrics.entriesCount++
+      filled.set(place.index, bytes)
+    }
+    return places.filter(({ index }) => !intact.has(index)).map(({ index }) => index)
   }
 
   /** Fetches those of `indices` that nobody else fetches; returns the others. */
