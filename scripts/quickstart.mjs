@@ -109,7 +109,7 @@ async function imageOfThisMachine(dir) {
   await run('cp', ['-a', from, path.join(npm, 'usr/lib/node_modules/')])
   await writeLayout(dir, [shell, node, npm], { Entrypoint: [program], Env: ['PATH=/bin:/usr/bin'] })
   fs.rmSync(path.join(work, 'trees'), { recursive: true })
-  return [program, '-e', 'console.log(`hello from node ${process.version}, ${require("fs").readdirSync("/usr/lib/node_modules/npm").length} entries in npm`)']
+  return [program, '-e', 'console.log("hello from node", process.version, "with", require("fs").readdirSync("/usr/lib/node_modules/npm").length, "entries of npm")']
 }
 
 /** The embedded registry over `dir`; resolves with its port and the file of its access log. */
