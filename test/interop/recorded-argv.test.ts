@@ -50,7 +50,7 @@ async function pack(tar: string, ...more: string[]): Promise<{ blob: Buffer; dig
   const done = finished(child)
   const chunks: Buffer[] = []
   const reading = (async () => { for await (const chunk of fs.createReadStream(blob!)) chunks.push(chunk as Buffer) })()
-  await new Promise((resolve, reject) => fs.createReadStream(tar).pipe(fs.createWriteStream(source!)).on('finish', resolve).on('error', reject))
+  await new Promise<void>((resolve, reject) => fs.createReadStream(tar).pipe(fs.createWriteStream(source!)).on('finish', resolve).on('error', reject))
   await reading
   expect(await done).toEqual({ code: 0, stderr: '' })
   const bytes = Buffer.concat(chunks)

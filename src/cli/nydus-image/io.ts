@@ -7,7 +7,7 @@ import type { Command } from 'commander'
 import { type BuildOutput, type NamedBootstrap, parsePrefetchPatterns, type PrefetchOptions, PREFETCH_POLICIES } from '../../build/index.ts'
 import { type Events, subscribe } from '../../core/diagnostics.ts'
 import { CodedError } from '../../core/errors.ts'
-import { globalOption, LOG_LEVELS } from '../command-line.ts'
+import { globalOption, LOG_LEVELS, type LogLevel } from '../command-line.ts'
 
 /** BUILD_SOURCE when it cannot be read. */
 export function readBootstrap(file: string): NamedBootstrap {
@@ -58,7 +58,7 @@ export function writeOutputJson(file: string | undefined, output: BuildOutput): 
 
 /** Log lines on stderr: warnings of the build, and at `info` a summary. Resolves to the writer of the summary. */
 export function logTo(command: Command): (text: string) => void {
-  const level = LOG_LEVELS.findIndex((one) => one === globalOption(command, 'logLevel'))
+  const level = LOG_LEVELS.indexOf(globalOption(command, 'logLevel') as LogLevel) // SAFETY: commander checked the choice
   const file = globalOption(command, 'logFile')
   const write = (at: (typeof LOG_LEVELS)[number], text: string) => {
     if (LOG_LEVELS.indexOf(at) < level) return

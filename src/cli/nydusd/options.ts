@@ -21,7 +21,7 @@ export const OPTIONS = [
   { name: 'prefetch-files', value: 'file', group: 'File system', help: 'List of paths to fetch ahead, one a line' },
   { name: 'virtual-mountpoint', short: 'm', value: 'path', group: 'File system', fallback: '/', help: 'Path of the image inside the file system' },
   { name: 'shared-dir', short: 's', value: 'dir', group: 'File system', help: 'Pass a local directory through (a later version)' },
-  { name: 'fuse-threads', alias: 'thread-num', value: 'count', group: 'File system', fallback: '4', help: 'Upper bound of the threads that serve requests; never more than processors' },
+  { name: 'fuse-threads', alias: 'thread-num', value: 'count', group: 'File system', fallback: '2', help: 'Threads that serve requests; never more than processors' },
   { name: 'writable', group: 'File system', help: 'Mount read-write: writes are still refused, but by the file system' },
   { name: 'failover-policy', value: 'policy', group: 'File system', fallback: 'resend', help: 'none, resend or flush: what becomes of requests under way after a takeover' },
   { name: 'apisock', short: 'A', value: 'path', group: 'Daemon', help: 'Unix socket of the HTTP API' },

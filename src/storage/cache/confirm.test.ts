@@ -12,7 +12,7 @@ const places: ChunkPlace[] = Array.from({ length: COUNT }, (_, index) => ({ inde
 
 let directory: string
 let cache: BlobCache
-let calls: number
+let calls = 0
 
 // SAFETY: only `refute` is used. A chunk is right when it consists of its index.
 const evidence = {
