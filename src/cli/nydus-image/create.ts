@@ -75,7 +75,10 @@ export async function create(source: string, command: Command): Promise<void> {
   const cache = flags.blobCacheDir === undefined ? undefined : new BlobCacheSink(flags.blobCacheDir)
   const sink = cache ?? await blobSink(flags)
   const result = await untilSignal((signal) => createImage({
-    ...options, sink, signal, source: isDirectory ? { type: 'directory', path: source } : { type: 'tar', stream: sourceStream(source, { signal }) },
+    ...options, sink, signal, source: isDirectory ? { type: 'directory', path: source } : {
+      // One layer of several, as converters pack it: its hard links may lead into a layer below, which the merge finds.
+      type: 'tar', stream: sourceStream(source, { signal }), allowForeignLinks: flags.whiteoutSpec === 'none',
+    },
   }))
   if (cache !== undefined && result.blob !== undefined) await cache.finish(BootstrapView.open(result.bootstrap), result.blob)
 
