@@ -157,31 +157,37 @@ export class ChunkInfoArray {
     return this.#isV2 ? flagsV2(this.#view, i * chunkInfoV2.size + UNCOMPRESSED) : 0
   }
 
+  // Each field is read once: this runs for all chunks of a blob before its first byte is served (bench/serve/start).
   #validate({ blobId, dataSize, compressor, isBatch, isChunkDictionary, entry }: ChunkInfoOwner): void {
     let lastStored = 0
     let lastEnd = 0
     for (let i = 0; i < this.count; i++) {
-      const fault = this.#chunkFault(i, { dataSize, compressor, isBatch })
-        ?? (this.compressedOffset(i) < lastStored ? 'is stored before the chunk in front of it' : undefined)
+      const stored = this.compressedOffset(i)
+      const storedSize = this.compressedSize(i)
+      const offset = this.uncompressedOffset(i)
+      const size = this.uncompressedSize(i)
+      const fault = this.#chunkFault(i, { stored, storedSize, size, dataSize, compressor, isBatch })
+        ?? (stored < lastStored ? 'is stored before the chunk in front of it' : undefined)
         // a dictionary's sizes are those of the dictionary, not of the blob
-        ?? (this.uncompressedOffset(i) !== lastEnd && !isChunkDictionary ? `starts at ${this.uncompressedOffset(i)} of the decompressed blob, the chunk in front of it ends at ${lastEnd}` : undefined)
-        ?? (this.uncompressedOffset(i) + this.uncompressedSize(i) > entry.uncompressedSize && !isChunkDictionary ? 'ends behind the decompressed blob' : undefined)
+        ?? (offset !== lastEnd && !isChunkDictionary ? `starts at ${offset} of the decompressed blob, the chunk in front of it ends at ${lastEnd}` : undefined)
+        ?? (offset + size > entry.uncompressedSize && !isChunkDictionary ? 'ends behind the decompressed blob' : undefined)
       if (fault !== undefined) throw new CodedError('FORMAT_INVALID', `chunk ${i} of blob ${blobId} ${fault}`, { blobId, chunk: i })
-      lastStored = this.compressedOffset(i)
-      lastEnd = roundUp(this.uncompressedOffset(i) + this.uncompressedSize(i), CHUNK_ALIGNMENT)
+      lastStored = stored
+      lastEnd = roundUp(offset + size, CHUNK_ALIGNMENT)
     }
   }
 
   /** Rules for one chunk by itself. Unknown flags are tolerated, as upstream does. */
-  #chunkFault(i: number, { dataSize, compressor, isBatch }: { dataSize: number; compressor: string; isBatch: boolean }): string | undefined {
+  #chunkFault(i: number, { stored, storedSize, size, dataSize, compressor, isBatch }: { stored: number; storedSize: number; size: number; dataSize: number; compressor: string; isBatch: boolean }): string | undefined {
     const flags = this.#flags(i)
     if (flags & (CHUNK_INFO_FLAG.zran | CHUNK_INFO_FLAG.encrypted)) return 'is marked zran or encrypted, its blob is not'
     if (flags & CHUNK_INFO_FLAG.batch) return isBatch ? this.#memberFault(i, dataSize) : 'is marked as a batch member, its blob has no batches'
-    if (this.compressedSize(i) === 0) return 'is stored in no bytes'
-    if (this.compressedOffset(i) + this.compressedSize(i) > dataSize) return 'is stored behind the end of the data'
-    if (!this.isCompressed(i) && this.compressedSize(i) !== this.uncompressedSize(i)) return 'is not compressed, but stored in another size'
-    if (this.isCompressed(i) && compressor === 'none') return 'is compressed, but with what?'
-    if (this.crc32(i) === 0) return 'has a checksum of 0'
+    if (storedSize === 0) return 'is stored in no bytes'
+    if (stored + storedSize > dataSize) return 'is stored behind the end of the data'
+    const isCompressed = this.#isV2 ? (flags & CHUNK_INFO_FLAG.compressed) !== 0 : storedSize !== size
+    if (!isCompressed && storedSize !== size) return 'is not compressed, but stored in another size'
+    if (isCompressed && compressor === 'none') return 'is compressed, but with what?'
+    if ((flags & CHUNK_INFO_FLAG.hasCrc32) !== 0 && this.crc32(i) === 0) return 'has a checksum of 0'
     return undefined
   }
 

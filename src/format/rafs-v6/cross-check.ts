@@ -13,16 +13,23 @@ import { CHUNK_FLAG } from './chunk-table.ts'
 export function crossCheck(view: BootstrapView, blobIndex: number, chunks: ChunkInfoArray): void {
   const table = view.chunkTable
   const { blobId } = view.blobs[blobIndex]!
-  for (const row of table.rowsOf(blobIndex)) {
+  const rows = table.rowsOf(blobIndex)
+  for (let at = 0; at < rows.length; at++) {
+    const row = rows[at]!
     const i = table.index(row)
-    const differs = (what: string) => new CodedError('FORMAT_INVALID', `chunk ${i} of blob ${blobId}: the image and the blob differ in its ${what}`, { blobId, chunk: i })
-    if (i >= chunks.count) throw differs('existence')
-    if (table.uncompressedOffset(row) !== chunks.uncompressedOffset(i)) throw differs('uncompressed offset')
-    if (table.uncompressedSize(row) !== chunks.uncompressedSize(i)) throw differs('uncompressed size')
-    // COMPAT: rows of batch members have neither place nor size (nydus builder/src/core/node.rs)
-    if (chunks.isBatch(i)) continue
-    if (table.compressedOffset(row) !== chunks.compressedOffset(i)) throw differs('compressed offset')
-    if (table.compressedSize(row) !== chunks.compressedSize(i)) throw differs('compressed size')
-    if (((table.flags(row) & CHUNK_FLAG.compressed) !== 0) !== chunks.isCompressed(i)) throw differs('compression')
+    const difference = differenceOf(table, row, chunks, i)
+    if (difference !== undefined) throw new CodedError('FORMAT_INVALID', `chunk ${i} of blob ${blobId}: the image and the blob differ in its ${difference}`, { blobId, chunk: i })
   }
+}
+
+function differenceOf(table: BootstrapView['chunkTable'], row: number, chunks: ChunkInfoArray, i: number): string | undefined {
+  if (i >= chunks.count) return 'existence'
+  if (table.uncompressedOffset(row) !== chunks.uncompressedOffset(i)) return 'uncompressed offset'
+  const size = chunks.uncompressedSize(i)
+  if (table.uncompressedSize(row) !== size) return 'uncompressed size'
+  // COMPAT: rows of batch members have neither place nor size (nydus builder/src/core/node.rs)
+  if (chunks.isBatch(i)) return undefined
+  if (table.compressedOffset(row) !== chunks.compressedOffset(i)) return 'compressed offset'
+  if (table.compressedSize(row) !== chunks.compressedSize(i)) return 'compressed size'
+  return ((table.flags(row) & CHUNK_FLAG.compressed) !== 0) === chunks.isCompressed(i) ? undefined : 'compression'
 }
