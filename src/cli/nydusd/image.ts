@@ -4,16 +4,15 @@ import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { byteString } from '../../core/byte-string.ts'
 import { CodedError } from '../../core/errors.ts'
-import { openConfiguredImage } from '../../rafs/index.ts'
+import { openConfiguredImage, prefetchImage, prefetchOf, type RafsImage } from '../../rafs/index.ts'
 import type { MountedImage } from '../../serve/index.ts'
 import { localfsConfig, type NydusConfig, parseConfig, type RangeFetcher, type RegistryConfig, shownConfig } from '../../storage/index.ts'
 import type { OptionName } from './options.ts'
 
-/** An image to mount, with the configuration that says how to prefetch it. */
+/** An image to mount. */
 export interface ConfiguredMount extends MountedImage {
-  readonly settings: NydusConfig
-  /** Byte strings of --prefetch-files. */
-  readonly prefetchFiles: readonly string[] | undefined
+  /** What may be done once it is mounted and nobody waits for anything: chunk information of all blobs, then what is to be prefetched. */
+  warmUp(options: { readonly signal: AbortSignal }): Promise<void>
 }
 
 /** What is to be mounted, or undefined without a bootstrap; only with one is the configuration read. @throws CONFIG_INVALID, FORMAT_*, RAFS_NOT_FOUND */
@@ -24,7 +23,14 @@ export async function openMountedImage(values: ReadonlyMap<OptionName, string>, 
   const list = values.get('prefetch-files')
   const prefetchFiles = list === undefined ? undefined : byteString(readGiven(list)).split('\n').map((line) => line.trim()).filter((line) => line !== '')
   const image = await openConfiguredImage(settings, { bootstrap, createFetcher: rangeFetcherOf, signal })
-  return { mountpoint: '/', image, bootstrap, config, shownConfig: shownConfig(settings), settings, prefetchFiles }
+  return { mountpoint: '/', image, bootstrap, config, shownConfig: shownConfig(settings), warmUp: (options) => warmUp(image, settings, prefetchFiles, options) }
+}
+
+// A first read needs its blob's chunk information: while the first worker still starts, this thread has nothing else to do.
+async function warmUp(image: RafsImage, settings: NydusConfig, files: readonly string[] | undefined, { signal }: { readonly signal: AbortSignal }): Promise<void> {
+  await Promise.allSettled(image.blobs.map((blob) => blob.layout({ signal }))) // who reads will hear of a failure
+  const config = prefetchOf(settings)
+  if (config.enable) await prefetchImage(image, { config, files, signal })
 }
 
 async function configurationOf(values: ReadonlyMap<OptionName, string>): Promise<{ config: string; settings: NydusConfig }> {
@@ -40,12 +46,12 @@ async function configurationOf(values: ReadonlyMap<OptionName, string>): Promise
 }
 
 // Loaded when it is needed: an HTTP client is a third of a start.
-async function rangeFetcherOf({ scheme, host, repo, auth, registryToken, skipVerify, caCertFiles, proxyUrl }: RegistryConfig): Promise<RangeFetcher> {
+async function rangeFetcherOf({ scheme, host, repo, auth, registryToken, skipVerify, caCertFiles, proxyUrl, blobRedirect }: RegistryConfig): Promise<RangeFetcher> {
   const { createRangeFetcher, decodeBasic } = await import('../../registry/index.ts')
   const basic = auth === undefined ? undefined : decodeBasic(auth)
   if (auth !== undefined && basic === undefined) throw new CodedError('CONFIG_INVALID', 'backend.registry.auth must be base64 of user:password', { key: 'backend.registry.auth' })
   return createRangeFetcher({ host, repository: repo }, {
-    plainHttp: scheme === 'http', insecure: skipVerify, caFiles: caCertFiles,
+    plainHttp: scheme === 'http', insecure: skipVerify, caFiles: caCertFiles, blobRedirect,
     credentials: registryToken === undefined ? basic : { kind: 'bearer', token: registryToken },
     ...(proxyUrl !== undefined && { env: { ...process.env, HTTPS_PROXY: proxyUrl, HTTP_PROXY: proxyUrl } }),
   })

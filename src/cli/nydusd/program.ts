@@ -4,11 +4,9 @@ import { existsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { CodedError } from '../../core/errors.ts'
-import { prefetchImage, prefetchOf } from '../../rafs/index.ts'
 import { ApiServer, Daemon, type DaemonEnd, mountedDevice } from '../../serve/index.ts'
 import { EXIT, explain, type LogLevel } from '../conventions.ts'
 import { buildInfo, versionBlock } from '../version.ts'
-import { type ConfiguredMount, openMountedImage } from './image.ts'
 import { raiseFileLimit } from './limits.ts'
 import { Log } from './logging.ts'
 import { helpText, type OptionName, parseArguments, USAGE } from './options.ts'
@@ -62,9 +60,10 @@ async function serveFuse(values: Values): Promise<number> {
   let api: ApiServer | undefined
   try {
     if (!(await startsInInit(values))) {
+      const { openMountedImage } = await import('./image.ts') // loaded while the first worker starts
       const root = await openMountedImage(values, { signal: stop.signal })
       daemon.mount(root)
-      if (root) startPrefetch(daemon, root)
+      if (root) daemon.background((options) => root.warmUp(options))
     }
     api = await listen(daemon, log, values.get('apisock'))
   } catch (error) {
@@ -82,12 +81,6 @@ async function serveFuse(values: Values): Promise<number> {
   // everything is closed: whatever keeps the event loop alive now is a bug, and no reason to stay
   setTimeout(() => process.exit(code), EXIT_GRACE_MS).unref()
   return code
-}
-
-// After the mount: whoever reads first must not wait for what nobody reads.
-function startPrefetch(daemon: Daemon, { image, settings, prefetchFiles: files }: ConfiguredMount): void {
-  const config = prefetchOf(settings)
-  if (config.enable) daemon.background(({ signal }) => prefetchImage(image, { config, files, signal }))
 }
 
 function conclude({ error, stuck }: DaemonEnd, log: Log): number {

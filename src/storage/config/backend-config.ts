@@ -21,6 +21,8 @@ export interface RegistryConfig {
   readonly retryLimit: number
   /** An HTTP proxy for everything, or undefined for the environment's. */
   readonly proxyUrl: string | undefined
+  /** Where redirects of blobs are taken to, instead of what the registry says. */
+  readonly blobRedirect: { readonly scheme: 'https' | 'http' | undefined; readonly host: string | undefined }
 }
 
 export type BackendConfig = LocalfsConfig | RegistryConfig
@@ -46,7 +48,8 @@ function readRegistry(fields: Fields, imagePullAuth: string | undefined): Regist
   const scheme = fields.string('scheme', 'https')
   if (scheme !== 'https' && scheme !== 'http') return fields.refuse('scheme', 'must be https or http')
   for (const key of ['host', 'repo']) if (fields.string(key) === '') fields.refuse(key, 'must not be empty')
-  for (const key of ['blob_url_scheme', 'blob_redirected_host']) if (fields.string(key, '') !== '') fields.refuse(key, 'is not in this version')
+  const blobScheme = fields.string('blob_url_scheme', '')
+  if (blobScheme !== '' && blobScheme !== 'https' && blobScheme !== 'http') return fields.refuse('blob_url_scheme', 'must be https or http')
   const proxy = fields.table('proxy')
   if (proxy !== undefined && proxy.string('dragonfly_scheduler_endpoint', '') !== '') proxy.refuse('dragonfly_scheduler_endpoint', 'is not in this version')
   return {
@@ -59,5 +62,6 @@ function readRegistry(fields: Fields, imagePullAuth: string | undefined): Regist
     connectTimeoutMs: fields.integer('connect_timeout', { fallback: 5, max: MAX_U32 }) * 1000,
     retryLimit: fields.integer('retry_limit', { fallback: 0, max: 255 }),
     proxyUrl: proxy?.string('url', '') || undefined,
+    blobRedirect: { scheme: blobScheme || undefined, host: fields.string('blob_redirected_host', '') || undefined },
   }
 }

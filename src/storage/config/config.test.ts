@@ -41,6 +41,13 @@ describe('parseConfig', () => {
     expect((await parseConfig(v2({ backend: registry }), { imagePullAuth: 'b3RoZXI=' })).backend).toMatchObject({ auth: 'b3RoZXI=' })
   })
 
+  it('takes redirected blobs to another host or scheme, of which there are two', async () => {
+    const redirected = (more: object) => v2({ backend: { type: 'registry', registry: { ...registry.registry, ...more } } })
+    expect((await parseConfig(redirected({ blob_url_scheme: 'http', blob_redirected_host: 'cdn.example' }))).backend).toMatchObject({ blobRedirect: { scheme: 'http', host: 'cdn.example' } })
+    expect((await parseConfig(redirected({}))).backend).toMatchObject({ blobRedirect: { scheme: undefined, host: undefined } })
+    await expect(parseConfig(redirected({ blob_url_scheme: 'ftp' }))).rejects.toThrow(/blob_url_scheme must be https or http/)
+  })
+
   it('keeps `validate: false` only when it was written', async () => {
     expect((await parseConfig(v1({ digest_validate: false }))).cache.validate).toBeUndefined()
     expect((await parseConfig(v2({ cache: { validate: false } }))).cache.validate).toBe(false)
