@@ -1,5 +1,5 @@
 // Metadata and small files through FUSE: find, ls -lR, lstat, tar, git status, page cache dropped and hot, beside upstream's daemon.
-//   NYDUSD_PEER=/path/of/nydusd [BENCH_TREE=/usr/src/linux] [BENCH_ROUNDS=5] node bench/run.mjs serve/fuse-metadata
+//   NYDUS_PEER_NYDUSD=/path/of/nydusd [BENCH_TREE=/usr/src/linux] [BENCH_ROUNDS=5] node bench/run.mjs serve/fuse-metadata
 
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 // Data through FUSE: sequential reads of 128 KiB and 1 MiB, random reads of 4 KiB, from nothing (cold), from the blob cache (dropped) and from the
 // page cache (hot), beside upstream's daemon. Needs fio.
-//   NYDUSD_PEER=/path/of/nydusd [BENCH_ROUNDS=5] node bench/run.mjs serve/fuse-read
+//   NYDUS_PEER_NYDUSD=/path/of/nydusd [BENCH_ROUNDS=5] node bench/run.mjs serve/fuse-read
 
 import { randomBytes } from 'node:crypto'
 import { appendFileSync, rmSync } from 'node:fs'

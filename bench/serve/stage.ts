@@ -1,4 +1,4 @@
-// What the benches of serve/ share: an image made from a tree, daemons (ours and, given NYDUSD_PEER, upstream's) on it in turn, their CPU time,
+// What the benches of serve/ share: an image made from a tree, daemons (ours and, given NYDUS_PEER_NYDUSD, upstream's) on it in turn, their CPU time,
 // page caches dropped or hot. Needs root.
 
 import { execFileSync, spawn } from 'node:child_process'
@@ -11,10 +11,10 @@ const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 3)
 
 export interface Server { readonly name: 'ours' | 'upstream'; readonly program: string; readonly args: readonly string[] }
 
-/** Ours, and upstream's when NYDUSD_PEER names it. */
+/** Ours, and upstream's when NYDUS_PEER_NYDUSD names it. */
 export const servers: readonly Server[] = [
   { name: 'ours', program: path.join(ROOT, 'bin/nydusd'), args: [] },
-  ...(process.env['NYDUSD_PEER'] === undefined ? [] : [{ name: 'upstream' as const, program: process.env['NYDUSD_PEER'], args: ['--rlimit-nofile', '0'] }]),
+  ...(process.env['NYDUS_PEER_NYDUSD'] === undefined ? [] : [{ name: 'upstream' as const, program: process.env['NYDUS_PEER_NYDUSD'], args: ['--rlimit-nofile', '0'] }]),
 ]
 
 export class Stage implements Disposable {
@@ -92,7 +92,7 @@ export function compare(bench: string, stage: Stage, run: (pid: number) => Recor
     }
     return { name, wallMs: of('wallMs'), cpuMs: of('cpuMs'), ...ratio('wallMs'), ...ratio('cpuMs') }
   })
-  process.stdout.write(`${JSON.stringify({ bench, node: process.version, rounds: ROUNDS, peer: process.env['NYDUSD_PEER'] ?? 'none: compare with reference figures', results }, null, 2)}\n`)
+  process.stdout.write(`${JSON.stringify({ bench, node: process.version, rounds: ROUNDS, peer: process.env['NYDUS_PEER_NYDUSD'] ?? 'none: compare with reference figures', results }, null, 2)}\n`)
 }
 
 /** Waits without the event loop: a bench has nothing else to do. */

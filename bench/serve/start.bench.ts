@@ -1,5 +1,5 @@
 // From the start of nydusd to the first byte of a file, 100,000 inodes, local blobs, beside `node -e 0`. Alternating; medians.
-//   [NYDUSD_PEER=/path/of/nydusd] [BENCH_ROUNDS=20] node bench/run.mjs serve/start
+//   [NYDUS_PEER_NYDUSD=/path/of/nydusd] [BENCH_ROUNDS=20] node bench/run.mjs serve/start
 
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
