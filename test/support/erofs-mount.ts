@@ -31,7 +31,7 @@ export function mountErofs(bootstrap: Uint8Array, blobs: ReadonlyMap<string, Uin
     return device
   })
   try {
-    checked(native().mount(Buffer.from(file), Buffer.from(mountpoint), 'erofs', MS_RDONLY, Buffer.from(devices.map((device) => `device=${device}`).join(','))), 'mount', file)
+    mountErofsFiles({ bootstrap: file, mountpoint, devices })
   } catch (error) {
     rmSync(base, { recursive: true, force: true })
     throw error
@@ -43,4 +43,11 @@ export function mountErofs(bootstrap: Uint8Array, blobs: ReadonlyMap<string, Uin
       rmSync(base, { recursive: true, force: true })
     },
   }
+}
+
+/** Mounts files as they are: `devices` in slot order. Unmounted when disposed. */
+export function mountErofsFiles({ bootstrap, mountpoint, devices }: Pick<ErofsMount, 'bootstrap' | 'mountpoint' | 'devices'>): Disposable {
+  const options = devices.map((device) => `device=${device}`).join(',')
+  checked(native().mount(Buffer.from(bootstrap), Buffer.from(mountpoint), 'erofs', MS_RDONLY, Buffer.from(options)), 'mount', bootstrap)
+  return { [Symbol.dispose]: () => void native().umount(Buffer.from(mountpoint), MNT_DETACH) }
 }
