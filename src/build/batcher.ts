@@ -7,6 +7,7 @@ export interface Batch {
   readonly ids: readonly number[]
 }
 
+/** Gathers the small chunks of a blob into batches. SPEC: spec-rafs.md C.5. */
 export class Batcher {
   readonly #size: number
   #bytes: Uint8Array

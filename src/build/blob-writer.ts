@@ -26,6 +26,7 @@ export interface BlobWriterOptions {
   readonly hasToc: boolean
 }
 
+/** Writes the regions of one blob in their order, hashing on the way. Not to be used by two builds. */
 export class BlobWriter {
   readonly #sink: BlobSink
   readonly #options: BlobWriterOptions

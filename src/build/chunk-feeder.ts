@@ -4,6 +4,7 @@ import type { ImageInode } from '../format/rafs-v6/bootstrap-writer-tree.ts'
 import type { ChunkPipeline } from './chunk-pipeline.ts'
 import type { Portion } from './portion.ts'
 
+/** Feeds one file after another into a pipeline; see `begin`, `write`, `end`. */
 export class ChunkFeeder {
   readonly #pipeline: ChunkPipeline
   readonly #chunkSize: number

@@ -5,6 +5,7 @@ import { type ChunkStore, compareDigests } from '../format/rafs-v6/bootstrap-wri
 
 const INITIAL_SLOTS = 4096
 
+/** Finds a chunk by digest and size: an open-addressing table over the store, without an object a chunk. */
 export class ChunkIndex {
   readonly #chunks: ChunkStore
   /** Id + 1, 0 for free. The length is a power of two, at least twice the number of ids. */

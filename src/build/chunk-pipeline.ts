@@ -60,6 +60,7 @@ export interface PipelineTotals {
 
 type Unit = { readonly id: number; readonly batch?: never } | { readonly batch: Batch; readonly id?: never }
 
+/** Hash, deduplicate, compress, write: portions of source data at work in parallel, stored in the order in which they came. */
 export class ChunkPipeline {
   readonly info: ChunkInfoBuilder
   /** Ids of the new blob's chunks, by chunk index. */

@@ -8,6 +8,7 @@ import { ChunkStore } from '../format/rafs-v6/bootstrap-writer-chunks.ts'
 import { ChunkIndex } from './chunk-index.ts'
 import { openBootstrap, referredBlob } from './load-tree.ts'
 
+/** The chunks of another image, which a build refers to instead of storing them again. */
 export class ChunkDictionary {
   readonly chunks: ChunkStore
   readonly index: ChunkIndex

@@ -7,6 +7,7 @@ import { native } from '../native/load.ts'
 
 const INITIAL_PATHS = 64 * 1024
 
+/** Files to be read in one crossing into the addon, with where their bytes go. */
 export class ReadList {
   /** Paths with a NUL behind each. */
   #paths = Buffer.allocUnsafeSlow(0)

@@ -24,6 +24,7 @@ const TYPE_BITS: Readonly<Record<TarEntryType, number>> = {
 /** What a hard link's own header says: an inode can say one thing only. */
 interface Header { readonly mode: number; readonly uid: number; readonly gid: number; readonly mtime: number; readonly mtimeNsec: number }
 
+/** The tree that the entries of one archive make, in archive order; see `add` and `finish`. */
 export class TarTree {
   readonly #root = implicitDirectory('')
   readonly #options: TarTreeOptions

@@ -6,6 +6,7 @@ export interface TraceOutput {
   readonly registered_events: Readonly<Record<string, number | string>>
 }
 
+/** Times and counts of a build, for its JSON result. */
 export class Trace {
   readonly #times = new Map<string, number>()
   readonly #events = new Map<string, number | string>()

@@ -29,6 +29,7 @@ export interface Struct<R extends readonly Row[]> {
 
 export type Decoded<S> = S extends Struct<infer R> ? ValueOf<R> : never
 
+/** Declares a structure of `size` bytes by its rows; throws at once when they leave a gap, overlap, or end elsewhere. */
 export function struct<const R extends readonly Row[]>(name: string, size: number, rows: R): Struct<R> {
   assertTiles(name, size, rows)
   const visible = rows.filter(([, field]) => !field.startsWith('_'))
@@ -148,6 +149,7 @@ export function asciiz(size: number): FieldType<string> {
   }
 }
 
+/** `size` bytes as they are: a view when read, copied when written. */
 export function bytes(size: number): FieldType<Uint8Array> {
   return {
     size, label: `byte[${size}]`,
@@ -159,10 +161,12 @@ export function bytes(size: number): FieldType<Uint8Array> {
   }
 }
 
+/** Padding of `size` bytes: ignored when read, zero when written. */
 export function reserved(size: number): FieldType<null> {
   return { size, label: `byte[${size}] = 0`, read: () => null, write: () => {} }
 }
 
+/** A le32 that must be `value`; FORMAT_BAD_MAGIC otherwise. */
 export function magic(value: number): FieldType<number> {
   const hex = `0x${value.toString(16)}`
   return {

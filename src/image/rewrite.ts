@@ -89,6 +89,7 @@ export function twinConfig({ config }: Pick<TwinParts, 'config'>): Uint8Array {
   }, { foreignKeys: 'keep' })
 }
 
+/** The OCI manifest that stands beside the Nydus one in a merged index. SPEC: spec-surface.md C.4. */
 export function twinManifest({ descriptor, manifest }: TwinParts, config: Pick<Descriptor, 'digest' | 'size'>): Document {
   const docker = descriptor.mediaType === MEDIA_TYPE.dockerManifest
   const empty: Descriptor = {

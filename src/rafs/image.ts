@@ -44,6 +44,7 @@ const MEMORY_LIMIT = 32 * MiB
 const READ_WINDOW = 16 * MiB
 const NO_RETRY: RetryPolicy = { retries: 0, timeoutMs: 0 }
 
+/** An opened image; made by `open`, to be closed. Reads are verified, shared and cached. */
 export class RafsImage {
   readonly id: string
   readonly view: BootstrapView

@@ -23,6 +23,7 @@ export type ApiDaemon = Pick<Daemon, 'id' | 'supervisor' | 'state' | 'stop' | 'm
 
 interface Answer { readonly status: number; readonly body?: unknown }
 
+/** The API on its socket; made by `listen`, to be closed. */
 export class ApiServer {
   readonly #server: Server
   readonly #socket: string

@@ -19,6 +19,7 @@ export interface Inflight { readonly inode: number; readonly opcode: number; rea
 
 interface Pending { readonly controller: AbortController; readonly miss: Miss; readonly at: number; readonly done: Promise<void> }
 
+/** Takes the reads that workers could not answer, obtains their bytes and replies, each within a deadline. */
 export class MissDesk {
   readonly #pending = new Map<string, Pending>()
   readonly #counters: OperationCounters

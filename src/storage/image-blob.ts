@@ -52,6 +52,7 @@ const MAX_GAP = 64 * KiB
 /** LIMIT: `obtain` looks again this often when a chunk that somebody else fetched is gone again before it could be read. */
 const MAX_ROUNDS = 3
 
+/** One blob of an opened image: chunk information, cache, and the fetching of what is missing. */
 export class ImageBlob {
   readonly record: BlobRecord
   /** Undefined when nothing can be stored. */

@@ -23,6 +23,7 @@ const LEVEL_OF: { readonly [N in keyof Events]?: LogLevel } = {
   'registry:request:done': 'debug',
 }
 
+/** The daemon's log; one a process. */
 export class Log {
   #level: number
   #fd: number

@@ -8,6 +8,7 @@ import { showProgress } from './progress.ts'
 import { registryOf } from './registry-flags.ts'
 import { untilSignal } from './signals.ts'
 
+/** Runs `nydusify check`; resolves with the exit code: 0 equal, 1 different or failed. */
 export async function checkFromCommandLine(values: Values): Promise<number> {
   for (const flag of ['source-backend-type', 'target-backend-type']) if (values.isSet(flag)) throw refusal('not-here', `--${flag}`)
   const display = showProgress()

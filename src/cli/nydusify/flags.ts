@@ -85,6 +85,7 @@ export function usageError(message: string): CodedError {
   return new CodedError('CONFIG_INVALID', message, { usage: true })
 }
 
+/** Whether an error is one of the command line, which is answered with the help. */
 export function isUsageError(error: unknown): boolean {
   return error instanceof CodedError && error.context['usage'] === true
 }

@@ -10,6 +10,7 @@ import { showProgress } from './progress.ts'
 import { registryOf } from './registry-flags.ts'
 import { untilSignal } from './signals.ts'
 
+/** Runs `nydusify mount` until a signal ends it; resolves with the exit code. */
 export async function mountFromCommandLine(values: Values): Promise<number> {
   const backend = backendOf(values)
   await untilSignal(async (signal) => {

@@ -28,6 +28,7 @@ export interface Outcome {
 
 const NS_PER_MS = 1e6
 
+/** The object that `--output-json` writes, of a success (`result`) or of a failure. */
 export function outcomeOf({ values, result, failure, exitCode, elapsedMs }: { values: Values; result: ConvertResult | undefined; failure: unknown; exitCode: number; elapsedMs: number }): Outcome {
   const ns = (ms: number) => Math.round(ms * NS_PER_MS)
   const common = { ExitCode: exitCode, Source: values.text('source'), Elapsed: ns(elapsedMs) }

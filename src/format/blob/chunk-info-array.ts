@@ -65,6 +65,7 @@ export function validateMetaHeader(header: BlobMetaHeader, { blobId, entry, isBa
   check(header.contextOffset + header.contextCount * batchContext.size <= entry.ciUncompressedSize, 'batch contexts run past the end')
 }
 
+/** A blob's chunk information, read in place; made by `decode`, which validates all of it. */
 export class ChunkInfoArray {
   readonly count: number
   /** The bytes it reads: give them to `decode` in another worker. */

@@ -43,6 +43,7 @@ const MAX_SIZE = 2 ** 24
 /** How many chunks the first allocation holds. */
 const FIRST_CAPACITY = 1024
 
+/** Gathers chunk information in blob order and encodes it, V1 or V2, with batch contexts. */
 export class ChunkInfoBuilder {
   readonly isV2: boolean
   readonly #chunkSize: number

@@ -78,18 +78,22 @@ export function layerKind(mediaType: string): LayerKind | undefined {
   return LAYER_KINDS.get(mediaType)
 }
 
+/** An OCI index or a Docker manifest list. */
 export function isIndexType(mediaType: string): boolean {
   return mediaType === MEDIA_TYPE.ociIndex || mediaType === MEDIA_TYPE.dockerManifestList
 }
 
+/** An OCI or Docker schema 2 manifest of one image. */
 export function isManifestType(mediaType: string): boolean {
   return mediaType === MEDIA_TYPE.ociManifest || mediaType === MEDIA_TYPE.dockerManifest
 }
 
+/** A Docker schema 1 manifest, signed or not. */
 export function isSchema1Type(mediaType: string): boolean {
   return mediaType === MEDIA_TYPE.dockerSchema1 || mediaType === MEDIA_TYPE.dockerSchema1Signed
 }
 
+/** The config of an image, OCI or Docker. */
 export function isConfigType(mediaType: string): boolean {
   return mediaType === MEDIA_TYPE.ociConfig || mediaType === MEDIA_TYPE.dockerConfig || mediaType === MEDIA_TYPE.nydusConfig
 }

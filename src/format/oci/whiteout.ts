@@ -19,6 +19,7 @@ export type LayerName =
 
 const ENTRY: LayerName = { kind: 'entry' }
 
+/** What the name of a layer's entry says. SPEC: OCI image-spec layer.md "Whiteouts". */
 export function layerName(name: string): LayerName {
   if (!name.startsWith(WHITEOUT_PREFIX)) return ENTRY
   if (name === OPAQUE_WHITEOUT) return { kind: 'opaque' }

@@ -77,6 +77,7 @@ const MAX_LINK_TARGET = 4096
 /** Cursors are block number x this + entry number; a block has at most 4096 / 12 entries. */
 const CURSOR_UNIT = 4096
 
+/** A validated bootstrap; made by `open`. Holds the bytes, decodes on demand. */
 export class BootstrapView {
   readonly superBlock: SuperBlock
   readonly ext: SuperBlockExt

@@ -5,6 +5,7 @@ import { BLOCK_SIZE } from './header.ts'
 
 const NO_BYTES = Buffer.alloc(0)
 
+/** What `TarReader` has of its input: at most one chunk and what straddles two. */
 export class TarInput {
   /** The block that `takeBlock` found, at `blockAt`: in the chunk itself, or in a buffer of its own when it straddled two. */
   block: Buffer = NO_BYTES

@@ -29,6 +29,7 @@ export interface PaxSparse {
   pairs: number[]
 }
 
+/** The fields of a member without a PAX header. */
 export function noPaxFields(): PaxFields {
   return { path: undefined, linkPath: undefined, size: undefined, uid: undefined, gid: undefined, mtime: undefined,
     devMajor: undefined, devMinor: undefined, xattrs: undefined, sparse: undefined }

@@ -114,6 +114,7 @@ async function digestOfReads(size: number, signal: AbortSignal, read: (offset: n
   return hash.digest('hex')
 }
 
+/** Whether a mode is a regular file's. */
 export function isRegular(mode: number): boolean {
   return (mode & S_IFMT) === S_IFREG
 }

@@ -54,6 +54,7 @@ export class ArchiveLayout implements ReadableLayout {
   }
 }
 
+/** Whether a tar holds an OCI layout (as opposed to what `docker save` writes). */
 export function isLayoutArchive(tar: TarFile): boolean {
   return tar.member('oci-layout') !== undefined && tar.member('index.json') !== undefined
 }

@@ -76,6 +76,7 @@ export async function listTags(context: ManifestContext, repository: string, { q
   return sendJson(response, { name: repository, tags: page }, { headers })
 }
 
+/** Answers GET /v2/_catalog. */
 export async function listRepositories(context: ManifestContext, { query, response }: { query: URLSearchParams; response: ServerResponse }): Promise<number> {
   const all = new Set<string>()
   for (const entry of await context.store.entries()) for (const [name] of tagsOf(context, entry)) all.add(name)

@@ -26,6 +26,7 @@ export function refusalOf(error: unknown): Refusal {
   return new Refusal(500, 'UNKNOWN', isCoded(error) ? error.code : 'internal error')
 }
 
+/** Sends the specification's error document; the status that was sent. */
 export function sendRefusal(response: ServerResponse, refusal: Refusal): number {
   return sendJson(response, { errors: [{ code: refusal.code, message: refusal.message }] }, { status: refusal.status, headers: refusal.headers })
 }

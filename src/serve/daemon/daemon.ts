@@ -48,6 +48,7 @@ export interface DaemonEnd { readonly error: Error | undefined; readonly stuck: 
 
 interface Served { readonly serial: number; readonly mountedAt: Date; readonly mounted: MountedImage }
 
+/** One daemon: its connection to the kernel, its images, its workers and its state. */
 export class Daemon {
   /** Resolves when the daemon has ended, whoever ended it. */
   readonly done: Promise<DaemonEnd>

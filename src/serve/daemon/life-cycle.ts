@@ -17,6 +17,7 @@ const TRANSITIONS: Readonly<Record<DaemonStateName, Partial<Record<LifeCycleEven
   STOPPED: {},
 }
 
+/** The states of a daemon and the steps between them. SPEC: spec-surface.md B.2. */
 export class LifeCycle {
   #state: DaemonStateName = 'INIT'
 

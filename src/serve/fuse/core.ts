@@ -39,6 +39,7 @@ const WORD = 2 ** 32
 const BODY = inHeader.size
 const REPLY = outHeader.size
 
+/** Answers FUSE requests from images alone: bytes in, bytes or a miss out. Knows no descriptor, no thread, no client. */
 export class FuseCore {
   /** Of the last `reply` or `file` outcome: bytes written to the output, header included. */
   replyLength = 0

@@ -26,6 +26,7 @@ export interface PoolListener {
 interface Listed { readonly fd: number; readonly messages: ToWorker[] }
 interface Member { readonly worker: Worker; readonly waitSet: number; readonly wakeUp: number; readonly exited: Promise<void>; ready: boolean }
 
+/** The threads that answer requests. */
 export class WorkerPool {
   /** Counters of all workers, and in the last block those of the main thread (misses). */
   readonly counters: SharedArrayBuffer

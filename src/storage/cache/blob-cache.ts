@@ -45,6 +45,7 @@ const CLAIM_SECONDS = 10
 const FIRST_WAIT_MS = 1
 const MAX_WAIT_MS = 20
 
+/** A blob's files in the cache directory: data, chunk map, and the shared map of what is ready. */
 export class BlobCache {
   /** Of the cache file: may be lent, marked, spliced from. */
   readonly dataFd: number

@@ -36,6 +36,7 @@ export function readyMapSize(count: number): number {
   return readyMapHeader.size + count * readySlot.size
 }
 
+/** Which chunks are verified since this boot, and where they lie: shared memory that workers and other daemons map too. */
 export class ReadyMap {
   readonly count: number
   readonly #mapping: ArrayBuffer

@@ -10,6 +10,7 @@ import { native } from '../../native/load.ts'
 /** A chunk's bytes in a buffer. */
 export interface Slice { readonly index: number; readonly offset: number; readonly size: number }
 
+/** What a blob's chunks must hash to, and the checking of many at once. */
 export class Evidence {
   readonly #view: BootstrapView
   readonly #blobIndex: number

@@ -8,6 +8,7 @@ interface Job { readonly lane: Lane; readonly start: () => void }
 /** LIMIT: requests that readers wait for, at once: what one connection pool carries; more only queue in the kernel or at the server. */
 export const MAX_DEMAND = 16
 
+/** Lets demand go first: prefetch waits while a read does, and has bounded company. */
 export class Scheduler {
   readonly #maxDemand: number
   readonly #maxPrefetch: number
