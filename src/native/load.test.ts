@@ -21,15 +21,15 @@ function rootWith(name: string, files: Readonly<Record<string, string>>): string
 describe('native()', () => {
   it('loads once', () => expect(native()).toBe(native()))
 
-  it('prefers the prebuilt addon of this platform', () => {
-    const root = rootWith('prebuilt', { 'build/nydus.node': 'not a library' })
-    cpSync(ADDON, path.join(root, 'prebuilt', platformName(), 'nydus.node'), { recursive: true })
+  it('prefers what the checkout built to a prebuilt addon that npm pack left there', () => {
+    const root = rootWith('prebuilt', { [`prebuilt/${platformName()}/nydus.node`]: 'not a library' })
+    cpSync(ADDON, path.join(root, 'build', 'nydus.node'), { recursive: true })
     expect(loadNative(root).crc32c(new Uint8Array(1))).toBe(native().crc32c(new Uint8Array(1)))
   })
 
   it('names platform, places and remedy when there is none', () => {
     expect(() => loadNative(rootWith('package', { 'package.json': '{}' }))).toThrow(expect.objectContaining({
-      code: 'NATIVE_UNAVAILABLE', message: expect.stringMatching(/no native addon for linux-\w+-(glibc|musl): released packages support linux-x64-glibc .*prebuilt.*build/),
+      code: 'NATIVE_UNAVAILABLE', message: expect.stringMatching(/no native addon for linux-\w+-(glibc|musl): released packages support linux-x64-glibc .*build.*prebuilt/),
     }))
     expect(() => loadNative(rootWith('checkout', { 'native/module.c': '' }))).toThrow(/npm run build/)
   })

@@ -20,10 +20,10 @@ export function native(): NativeAddon {
   return loaded
 }
 
-/** Loads the addon below `root`: the prebuilt one of this platform if there is one, else the one a checkout built. `native` is what callers want. */
+/** Loads the addon below `root`: what a checkout built if there is one (a package has no build/, and `npm pack` leaves a prebuilt one in the checkout that grows old), else the prebuilt one of this platform. `native` is what callers want. */
 export function loadNative(root: string): NativeAddon {
   const platform = platformName()
-  const candidates = [path.join(root, 'prebuilt', platform, 'nydus.node'), path.join(root, 'build', 'nydus.node')]
+  const candidates = [path.join(root, 'build', 'nydus.node'), path.join(root, 'prebuilt', platform, 'nydus.node')]
   const file = candidates.find((candidate) => existsSync(candidate))
   const context = { platform, tried: candidates.join(', ') }
   if (file === undefined) {
