@@ -3,7 +3,7 @@
 
 import { open, type FileHandle } from 'node:fs/promises'
 import path from 'node:path'
-import { CodedError } from '../../core/errors.ts'
+import { CodedError, isCoded } from '../../core/errors.ts'
 import { errnoOf } from '../errno.ts'
 import type { BlobBackend, BlobReader } from './backend.ts'
 
@@ -14,23 +14,26 @@ export class LocalfsBackend implements BlobBackend {
   readonly type = 'localfs'
   readonly #options: LocalfsOptions
   readonly #files = new Map<string, Promise<FileHandle>>()
+  /** Files whose names are others' now: reads may still be under way in them, so they are closed at the end. As many as blobs were replaced. */
+  readonly #replaced = new Set<FileHandle>()
 
   constructor(options: LocalfsOptions) {
     this.#options = options
   }
 
   open(blobId: string): BlobReader {
-    const size = async ({ signal }: { signal: AbortSignal }): Promise<number> => {
-      signal.throwIfAborted()
-      return (await (await this.#file(blobId)).stat()).size
-    }
     return {
-      size,
+      size: async ({ signal }) => {
+        signal.throwIfAborted()
+        return (await this.#current(blobId)).size
+      },
       read: async (offset, length, { signal }) => {
+        signal.throwIfAborted()
+        const { file, size } = await this.#current(blobId)
         // before allocating: `length` may come from a hostile bootstrap
-        if (offset + length > await size({ signal })) throw shortRead(blobId, offset, length)
+        if (offset + length > size) throw shortRead(blobId, offset, length)
         const bytes = Buffer.allocUnsafeSlow(length)
-        await readFully(await this.#file(blobId), bytes, offset, blobId)
+        await readFully(file, bytes, offset, blobId)
         signal.throwIfAborted()
         return bytes
       },
@@ -41,6 +44,26 @@ export class LocalfsBackend implements BlobBackend {
     const files = [...this.#files.values()]
     this.#files.clear()
     for (const file of await Promise.allSettled(files)) if (file.status === 'fulfilled') await file.value.close()
+    for (const file of this.#replaced) await file.close()
+    this.#replaced.clear()
+  }
+
+  /** The blob's file and its size. One that was replaced by another is opened anew, so that a mended blob counts at once. */
+  async #current(blobId: string): Promise<{ readonly file: FileHandle; readonly size: number }> {
+    const opening = this.#file(blobId)
+    const file = await opening
+    const { size, nlink } = await file.stat()
+    if (nlink > 0) return { file, size }
+    if (this.#files.get(blobId) === opening) { // else another read was here before
+      this.#replaced.add(file)
+      // one that is gone can still be read
+      this.#files.set(blobId, openFirst(candidates(this.#options, blobId), blobId).catch((error: unknown) => {
+        if (isCoded(error)) return file
+        throw error
+      }))
+    }
+    const next = await this.#file(blobId)
+    return { file: next, size: (await next.stat()).size }
   }
 
   #file(blobId: string): Promise<FileHandle> {
