@@ -4,7 +4,11 @@
 //   chunk   what a file is made of          unit    what is decoded at once: one chunk, or a batch with all its members
 //   range   one request: units and the gaps between them that are cheaper to read than to skip
 
+import { roundUp } from '../../core/units.ts'
 import type { ChunkInfoArray } from '../../format/blob/chunk-info-array.ts'
+
+/** The cache file holds chunks in whole blocks of this. SPEC: spec-rafs.md A.11. */
+const BLOCK_SIZE = 4096
 
 export interface Unit {
   /** Number of the batch, or -1 for a single chunk. */
@@ -83,14 +87,14 @@ export function amplified(layout: ChunkInfoArray, chunks: readonly number[], { l
   const grown = new Set<number>()
   let bytes = 0
   const add = (i: number) => {
-    if (!grown.has(i)) bytes += layout.uncompressedSize(i)
+    if (!grown.has(i)) bytes += spaceOf(layout, i)
     grown.add(i)
   }
   for (const i of chunks) {
     add(i)
     for (const mate of batchMates(layout, i)) if (accept(mate)) add(mate)
   }
-  for (let i = (chunks.at(-1) ?? layout.count) + 1; i < layout.count && bytes + layout.uncompressedSize(i) <= limit; i++) {
+  for (let i = (chunks.at(-1) ?? layout.count) + 1; i < layout.count && bytes + spaceOf(layout, i) <= limit; i++) {
     if (grown.has(i)) continue
     if (!accept(i)) break
     add(i)
@@ -106,4 +110,9 @@ function* batchMates(layout: ChunkInfoArray, i: number): Generator<number> {
   const isMate = (j: number) => j >= 0 && j < layout.count && layout.isBatch(j) && layout.batchIndex(j) === batch
   for (let j = i - 1; isMate(j); j--) yield j
   for (let j = i + 1; isMate(j); j++) yield j
+}
+
+/** What a chunk takes in the cache file: whole blocks, so that tiny files do not make one miss fetch a hundred thousand of them. */
+function spaceOf(layout: ChunkInfoArray, i: number): number {
+  return roundUp(layout.uncompressedSize(i), BLOCK_SIZE)
 }
