@@ -62,6 +62,8 @@ export class ImageBlob {
   readonly #loads = new SingleFlight<string, void>()
   readonly #groups = new Map<number, Group>()
   #layout: ChunkInfoArray | undefined
+  /** The writing of the cached chunk information; never rejects. */
+  #metaWritten: Promise<void> | undefined
   #evidence: Evidence | undefined
   #hasInlined = false
 
@@ -122,6 +124,7 @@ export class ImageBlob {
   }
 
   async close(): Promise<void> {
+    await this.#metaWritten
     await this.cache?.close()
   }
 
@@ -292,7 +295,7 @@ export class ImageBlob {
   async #loadLayout(signal: AbortSignal): Promise<void> {
     const { view, blobIndex, reader, cacheDirectory, verify } = this.#options
     const cacheFile = cacheDirectory === undefined ? undefined : cacheNames(cacheDirectory, this.record.blobId).meta
-    const layout = await loadChunkInfo({ view, blobIndex, reader, cacheFile }, { signal })
+    const layout = await loadChunkInfo({ view, blobIndex, reader, cacheFile, inBackground: (work) => { this.#metaWritten = work } }, { signal })
     this.#evidence = verify ? new Evidence(view, blobIndex, layout) : undefined
     this.#layout = layout
   }
