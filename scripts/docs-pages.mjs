@@ -35,11 +35,20 @@ const COMMANDS = [
   ['nydusd', 'The daemon. Exit codes: 0 ended in good order, 1 failed, 2 usage error.', []],
 ]
 
-/** @param {(program: string, ...argv: string[]) => string} help */
-export function cliPage(help) {
+/** @param {(program: string, ...argv: string[]) => string} help @param {Record<string, {exitCode: number, meaning: string}>} refusals */
+export function cliPage(help, refusals) {
+  const rows = Object.entries(refusals).map(([reason, { exitCode, meaning }]) => `| ${exitCode} | \`${reason}\` | ${meaning} |`)
   const sections = COMMANDS.map(([program, prose, commands]) => [
     `## ${program}\n\n${prose}\n\n\`\`\`\n${help(program)}\n\`\`\``,
     ...commands.map((command) => `### ${program} ${command}\n\n\`\`\`\n${help(program, command)}\n\`\`\``),
   ].join('\n\n'))
-  return `<!-- Written by scripts/generate-docs.mjs from the programs' --help. -->\n\n# Command lines\n\n${sections.join('\n\n')}\n`
+  return `<!-- Written by scripts/generate-docs.mjs from the programs' --help. -->\n\n# Command lines\n\n${sections.join('\n\n')}
+
+## Images that nydusify refuses
+
+The exit code says what kind of image it is; \`Reason\` in \`--output-json\` has the word.
+
+| Exit code | Reason | Meaning |
+| --- | --- | --- |
+${rows.join('\n')}\n`
 }

@@ -7,7 +7,7 @@ import path from 'node:path'
 import { cliPage, errorsPage, formatPage } from './docs-pages.mjs'
 
 const root = path.resolve(import.meta.dirname, '..')
-const [{ ERROR_TABLE }, { toMarkdown }, { STRUCT_PAGES }] = await Promise.all(['core/errors.js', 'core/struct.js', 'format/struct-tables.js'].map((file) => import(path.join(root, 'dist', file))))
+const [{ ERROR_TABLE }, { toMarkdown }, { STRUCT_PAGES }, { REFUSALS }] = await Promise.all(['core/errors.js', 'core/struct.js', 'format/struct-tables.js', 'image/refusal.js'].map((file) => import(path.join(root, 'dist', file))))
 
 const pages = new Map([['docs/errors.md', errorsPage(ERROR_TABLE)]])
 for (const [name, structs] of Object.entries(STRUCT_PAGES)) {
@@ -20,7 +20,7 @@ function help(program, ...argv) {
   if (status !== 0 || stdout === '') throw new Error(`${program} ${argv.join(' ')} --help: exit ${status} ${stderr}`)
   return stdout.trimEnd()
 }
-pages.set('docs/cli.md', cliPage(help))
+pages.set('docs/cli.md', cliPage(help, REFUSALS))
 
 let stale = 0
 for (const [file, text] of pages) {
