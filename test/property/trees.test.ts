@@ -8,7 +8,7 @@ import { describe, expect, it } from 'vitest'
 import { BootstrapView } from '../../src/format/rafs-v6/bootstrap-view.ts'
 import { mountErofsFiles } from '../support/erofs-mount.ts'
 import { differences, scanDirectory, type TreeEntry } from '../support/expect.ts'
-import { Scratch, startNydusd } from '../support/nydusd.ts'
+import { pause, Scratch, startNydusd } from '../support/nydusd.ts'
 
 const ROOT = path.resolve(import.meta.dirname, '../..')
 const BUILDER = path.join(ROOT, 'bin/nydus-image')
@@ -56,8 +56,13 @@ async function judge(seed: number, options: readonly string[]): Promise<Record<s
   expect([created.status, created.stderr]).toEqual([0, ''])
   const want = scanDirectory(source!).map(asImage)
   {
-    await using _daemon = await startNydusd(scratch, ['--bootstrap', bootstrap!, '--config', scratch.config(blobs)])
-    expect(await differences(want, { walk: () => scanDirectory(scratch.mountpoint) }, { ignoreDirectorySize: true })).toEqual([])
+    await using daemon = await startNydusd(scratch, ['--bootstrap', bootstrap!, '--config', scratch.config(blobs)])
+    const walk = () => scanDirectory(scratch.mountpoint)
+    const found = await differences(want, { walk }, { ignoreDirectorySize: true }).catch(async (error: unknown) => {
+      const end = await Promise.race([daemon.ended, pause(1000)])
+      throw new Error(`nydusd ${end === undefined ? 'runs' : `ended: ${JSON.stringify(end)}`}`, { cause: error })
+    })
+    expect(found).toEqual([])
     expect(statSync(scratch.mountpoint).mode & 0o7777).toBe(0o750)
   }
   const devices = BootstrapView.open(readFileSync(bootstrap!)).blobs.map(({ blobId }) => path.join(scratch.cache, `${blobId}.blob.data`))
