@@ -37,9 +37,9 @@ const plain = (entry: TreeEntry): TreeEntry => (entry.type === 'reg' ? entry : {
 
 describe('layers', () => {
   it('merge to what extracting them one after the other makes', async () => {
-    const seed = Number(process.env['NYDUS_TEST_SEED'] ?? Date.now() % 2 ** 31)
+    const seed = Number(process.env['PROPERTY_SEED'] ?? Date.now() % 2 ** 31)
     const reach: Reach = new Map()
-    process.stdout.write(`layers: NYDUS_TEST_SEED=${seed}\n`)
+    process.stdout.write(`layers: PROPERTY_SEED=${seed}\n`)
     await fc.assert(fc.asyncProperty(stackArbitrary, async (stack) => {
       const base = mkdtempSync(path.join(tmpdir(), 'nydus-layers-'))
       try {
