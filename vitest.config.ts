@@ -12,7 +12,7 @@ export default defineConfig({
         test: {
           name: 'system',
           include: ['test/{conformance,interop,mount,property,image,package}/**/*.test.ts'],
-          pool: 'forks', testTimeout: 180_000, hookTimeout: 120_000, fileParallelism: false,
+          globalSetup: ['test/support/leaks.ts'], pool: 'forks', testTimeout: 180_000, hookTimeout: 120_000, fileParallelism: false,
         },
       },
       // What needs upstream's own programs: scripts/interop.sh gives their paths.
