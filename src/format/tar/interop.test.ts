@@ -9,6 +9,7 @@ import { buffer } from 'node:stream/consumers'
 import fc from 'fast-check'
 import tarStream from 'tar-stream'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { requires } from '../../../test/support/requires.ts'
 import { byteString, bytesOf, compareBytes, fromText } from '../../core/byte-string.ts'
 import { readMembers } from './members.ts'
 import { encodeEntry, endBlocks, padding } from './writer.ts'
@@ -22,7 +23,7 @@ const has = (program: string): boolean => { try { execFileSync(program, ['--vers
 const python = has('python3')
 const gnuTar = has('tar') && execFileSync('tar', ['--version']).includes('GNU tar')
 
-describe.skipIf(!gnuTar)('GNU tar (skipped without it)', () => {
+describe.runIf(requires.that(gnuTar, 'needs GNU tar'))('GNU tar (skipped without it)', () => {
   const LONG = `${'long-component/'.repeat(12)}${'n'.repeat(150)}`
   const data = Buffer.from(Array.from({ length: 20_000 }, (_, at) => at * 7 % 251))
 
@@ -76,7 +77,7 @@ describe.skipIf(!gnuTar)('GNU tar (skipped without it)', () => {
     writeFileSync(file, '')
     try {
       execFileSync('setfattr', ['-n', 'user.a=b%', '-v', `0x${value.toString('hex')}`, file], { stdio: 'ignore' })
-    } catch { context.skip('setfattr is missing, or the temporary directory has no extended attributes') }
+    } catch { if (!requires.that(false, 'needs setfattr and a temporary directory with extended attributes')) context.skip() }
     const archive = execFileSync('tar', ['--xattrs', '--format=posix', '-C', directory, '-cf', '-', 'with-xattrs'])
     expect(readMembers(archive, { maxSize: 0 })[0]!.entry.xattrs.map(([name, bytes]) => [name, byteString(bytes)])).toEqual([['user.a=b%', byteString(value)]])
   })
@@ -96,7 +97,7 @@ describe.skipIf(!gnuTar)('GNU tar (skipped without it)', () => {
   })
 })
 
-describe.skipIf(!python)('Python tarfile (skipped without it)', () => {
+describe.runIf(requires.that(python, 'needs python3'))('Python tarfile (skipped without it)', () => {
   // One random member a line: form, type, name, link (hex) and numbers; tarfile writes them and its own view of what it reads back is the oracle.
   const SCRIPT = `
 import io, json, sys, tarfile

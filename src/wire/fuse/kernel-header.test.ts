@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { requires } from '../../../test/support/requires.ts'
 import type { Row, Struct } from '../../core/struct.ts'
 import { fuseDirent, fuseDirentPlus } from './directory.ts'
 import { getxattrIn, getxattrOut, kstatfs, openOut, readIn } from './file.ts'
@@ -56,7 +57,7 @@ function hasCompiler(): boolean {
   }
 }
 
-describe.skipIf(!hasCompiler())('FUSE tables (skipped without a C compiler and the kernel headers)', () => {
+describe.runIf(requires.that(hasCompiler(), 'needs a C compiler and the kernel headers'))('FUSE tables (skipped without a C compiler and the kernel headers)', () => {
   it('have the offsets and sizes of <linux/fuse.h>', () => {
     expect(compiles(STRUCTS.flatMap(([cName, table]) => assertionsOf(cName, table)))).toBe('')
   })
