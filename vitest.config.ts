@@ -11,7 +11,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'system',
-          include: ['test/{conformance,interop,mount,property,image,package}/**/*.test.ts'],
+          include: ['test/{conformance,fuzz,interop,mount,property,image,package}/**/*.test.ts'],
           globalSetup: ['test/support/leaks.ts'], pool: 'forks', testTimeout: 180_000, hookTimeout: 120_000, fileParallelism: false,
         },
       },

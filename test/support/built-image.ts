@@ -117,6 +117,6 @@ function contentDigest(view: BootstrapView, devices: readonly Buffer[], path: st
 }
 
 // SAFETY: readers refuse numbers outside of the table.
-function compressorNumber(value: number): CompressorNumber {
+export function compressorNumber(value: number): CompressorNumber {
   return COMPRESSORS[value] === undefined ? 0 : value as CompressorNumber
 }

@@ -68,7 +68,7 @@ export function damage(base: FuzzBase, random: () => number): { bytes: Uint8Arra
 }
 
 /** Values that break rules: edges, neighbours of what was there, bits, noise, and fields of other structures. */
-function changeField(bytes: Uint8Array, at: number, size: number, random: () => number): void {
+export function changeField(bytes: Uint8Array, at: number, size: number, random: () => number): void {
   const view = dataViewOf(bytes)
   const width = size >= 8 ? 8 : size >= 4 ? 4 : size >= 2 ? 2 : 1
   const old = readWord(view, at, width)
