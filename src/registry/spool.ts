@@ -1,13 +1,17 @@
-// A nameless file that holds a stream until it has arrived elsewhere. It is unlinked as soon as it is open, so nothing stays after kill -9.
+// A nameless file that holds a stream until it has arrived elsewhere. It is unlinked as soon as it is open; what a kill -9 between the two leaves
+// has a temporary file's name, which the next writer sweeps.
 
 import { randomUUID } from 'node:crypto'
-import { mkdir, open, unlink, type FileHandle } from 'node:fs/promises'
+import { mkdir, open, rm, type FileHandle } from 'node:fs/promises'
 import path from 'node:path'
 import { KiB } from '../core/units.ts'
 import { storing } from './store-error.ts'
 
 /** LIMIT: large enough that a disk is read in few calls, small enough for many uploads at once. */
 const READ_SIZE = 256 * KiB
+
+/** How files begin that nobody needs once their owner is gone: `sweepTempFiles` removes them. */
+export const TEMP_PREFIX = '.nydus-tmp-'
 
 /** Owns the descriptor. Written at its end, read anywhere, also at the same time. */
 export class Spool implements AsyncDisposable {
@@ -22,9 +26,9 @@ export class Spool implements AsyncDisposable {
   static async open(directory: string): Promise<Spool> {
     return storing(`spool in ${directory}`, async () => {
       await mkdir(directory, { recursive: true })
-      const name = path.join(directory, `.nydus-spool-${randomUUID()}`)
+      const name = path.join(directory, `${TEMP_PREFIX}${randomUUID()}`)
       const file = await open(name, 'wx+', 0o600)
-      await unlink(name)
+      await rm(name, { force: true }) // a sweeper may have been quicker
       return new Spool(file)
     })
   }

@@ -1,11 +1,13 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { watch } from 'node:fs'
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { blobOf, contentOf, makeImage, pushImage, temporaryDirectory } from '../../../test/support/images.ts'
 import { collect } from '../content.ts'
 import { openSource, openTarget } from '../index.ts'
+import { Spool } from '../spool.ts'
 import { withFileLock } from './file-lock.ts'
 import { LayoutStore } from './layout-store.ts'
 import { splitName } from './names.ts'
@@ -206,6 +208,23 @@ describe('temporary files', () => {
     }
     expect(await readdir(directory)).toEqual(['target'])
     expect(await readFile(target, 'utf8')).toBe('new')
+  }))
+
+  it('of spools have a name that is swept, and a sweeper may be quicker than their owner', () => layout(async (directory) => {
+    await mkdir(directory)
+    const names = new Set<string | null>()
+    const watcher = watch(directory, (_, name) => { names.add(name) })
+    const used = Promise.all(Array.from({ length: 50 }, async (_, i) => {
+      await using spool = await Spool.open(directory)
+      await spool.write(Buffer.from(`spool ${i}`))
+      for await (const bytes of spool.read(0, 100)) expect(String(bytes)).toBe(`spool ${i}`)
+    }))
+    for (let sweeps = 0; sweeps < 20; sweeps++) await sweepTempFiles(directory)
+    await used
+    await expect.poll(() => names.size).toBe(50)
+    watcher.close()
+    expect([...names].filter((name) => !name?.startsWith('.nydus-tmp-'))).toEqual([])
+    expect(await readdir(directory)).toEqual([])
   }))
 
   it('are swept without ever failing', async () => {

@@ -5,10 +5,8 @@ import { randomUUID } from 'node:crypto'
 import { open, readdir, rename, unlink, type FileHandle } from 'node:fs/promises'
 import path from 'node:path'
 import { hasErrno, storing } from '../store-error.ts'
-import { writeAll } from '../spool.ts'
+import { TEMP_PREFIX, writeAll } from '../spool.ts'
 import { tryLock } from './file-lock.ts'
-
-const PREFIX = '.nydus-tmp-'
 
 /** Owns descriptor, lock and name until `commit`; disposed without it, the file is gone. */
 export class TempFile implements AsyncDisposable {
@@ -26,7 +24,7 @@ export class TempFile implements AsyncDisposable {
   static async create(directory: string): Promise<TempFile> {
     return storing(`temporary file in ${directory}`, async () => {
       for (;;) {
-        const name = path.join(directory, `${PREFIX}${randomUUID()}`)
+        const name = path.join(directory, `${TEMP_PREFIX}${randomUUID()}`)
         const file = await open(name, 'wx+', 0o644)
         // a sweeper may have come between open and lock: then the name is gone, or about to go
         if (tryLock(file.fd, name) && (await file.stat()).nlink === 1) return new TempFile(file, name)
@@ -72,7 +70,7 @@ export async function replaceFile(target: string, bytes: Uint8Array): Promise<vo
 export async function sweepTempFiles(directory: string): Promise<void> {
   const names = await readdir(directory).catch(() => [])
   for (const name of names) {
-    if (!name.startsWith(PREFIX)) continue
+    if (!name.startsWith(TEMP_PREFIX)) continue
     const file = path.join(directory, name)
     try {
       const handle = await open(file, 'r')
