@@ -1,37 +1,49 @@
-// Global setup of the system project: the run fails when it leaves a mount, a loop device or one of our daemons behind.
+// Global setup of the system project: a run works in a temporary directory of its own, and fails when it leaves a mount, a loop device, a process
+// or a file behind. Other runs and daemons of the machine are none of its business.
 
-import { readdirSync, readFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 /** How long ended tests' processes may take to go, in milliseconds. */
 const GRACE = 5000
+/** What every process of a run has in its environment. */
+const MARK = 'NYDUS_TEST_RUN'
 
-function read(path: string): string {
-  try { return readFileSync(path, 'latin1') } catch { return '' } // gone between listing and reading, or not ours to read
+function read(file: string): string {
+  try { return readFileSync(file, 'latin1') } catch { return '' } // gone between listing and reading, or not ours to read
 }
 
-/** Mounts, bound loop devices and running nydusd/nydusify processes, one line each. */
-export function inventory(): Set<string> {
-  const mounts = read('/proc/self/mountinfo').split('\n').filter(Boolean).map((line) => `mount ${line.split(' ')[4]} (${line.split(' ')[0]})`)
-  const loops = readdirSync('/sys/block').filter((name) => name.startsWith('loop')).flatMap((name) => {
-    const file = read(`/sys/block/${name}/loop/backing_file`).trim()
-    return file ? [`loop device ${name} of ${file}`] : []
-  })
-  const processes = readdirSync('/proc').filter((name) => /^\d+$/.test(name)).flatMap((pid) => {
-    const argv = read(`/proc/${pid}/cmdline`).split('\0')
-    const ours = argv.slice(0, 2).some((word) => /(^|\/)(nydusd|nydusify)(\.js)?$/.test(word))
-    return ours ? [`process ${pid}: ${argv.join(' ').trim()}`] : []
-  })
-  return new Set([...mounts, ...loops, ...processes])
+/** What there is of the run in `directory`, one line each: mounts below it, loop devices of its files, processes that were started by it, files. */
+export function leftovers(directory: string): string[] {
+  const isInside = (place: string | undefined): boolean => place?.startsWith(`${directory}/`) ?? false
+  const mounts = read('/proc/self/mountinfo').split('\n').map((line) => line.split(' ')[4]).filter(isInside).map((place) => `mount ${place}`)
+  const loops = readdirSync('/sys/block').filter((name) => name.startsWith('loop')).map((name) => `${name} ${read(`/sys/block/${name}/loop/backing_file`).trim()}`)
+    .filter((line) => isInside(line.slice(line.indexOf(' ') + 1))).map((line) => `loop device ${line}`)
+  const processes = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && isDaemonOf(name, directory)).map((pid) => `process ${pid}: ${read(`/proc/${pid}/cmdline`).replaceAll('\0', ' ')}`)
+  return [...mounts, ...loops, ...processes, ...readdirSync(directory).map((name) => `file ${name}`)]
 }
 
-/** Remembers what is there; the function returned compares at the end. */
+/** Vitest's own workers have the mark too, and end after this check. */
+function isDaemonOf(pid: string, directory: string): boolean {
+  return read(`/proc/${pid}/environ`).split('\0').includes(`${MARK}=${directory}`) && !read(`/proc/${pid}/cmdline`).includes('vitest')
+}
+
+/** Makes the run's temporary directory; the function returned looks at what is left, and removes it. */
 export function setup(): () => Promise<void> {
-  const before = inventory()
+  const before = process.env['TMPDIR']
+  // short: sockets live in it
+  const directory = mkdtempSync(path.join(tmpdir(), 'nyt-'))
+  chmodSync(directory, 0o1777) // other users' too, as its parent
+  process.env['TMPDIR'] = directory
+  process.env[MARK] = directory
   return async () => {
-    const left = () => [...inventory()].filter((line) => !before.has(line))
-    for (const end = Date.now() + GRACE; left().length > 0 && Date.now() < end;) await sleep(100)
-    const lines = left()
+    for (const end = Date.now() + GRACE; leftovers(directory).length > 0 && Date.now() < end;) await sleep(100)
+    const lines = leftovers(directory)
+    if (before === undefined) delete process.env['TMPDIR']
+    else process.env['TMPDIR'] = before
+    if (!lines.some((line) => line.startsWith('mount'))) rmSync(directory, { recursive: true, force: true })
     if (lines.length === 0) return
     process.exitCode = 1
     throw new Error(`the tests left behind:\n  ${lines.join('\n  ')}`)
