@@ -1,0 +1,127 @@
+// Negative controls: each takes one safeguard out of the sources, and names the test that has to fail then. NYDUS_CONTROL=<name> runs vitest
+// without that safeguard; test/property/controls.test.ts does so for all of them.
+
+import path from 'node:path'
+import type { Plugin } from 'vite'
+
+export interface Control {
+  readonly name: string
+  /** What it protects from, for docs/testing.md. */
+  readonly safeguard: string
+  readonly file: string
+  /** Stands once in the file. */
+  readonly code: string
+  readonly replacement: string
+  /** A second guard of the same thing, which goes too. */
+  readonly also?: Pick<Control, 'file' | 'code' | 'replacement'>
+  readonly test: string
+  /** Full name of the test or its beginning. */
+  readonly fails: string
+}
+
+const ROOT = path.resolve(import.meta.dirname, '../..')
+
+export const CONTROLS: readonly Control[] = [
+  {
+    name: 'digest', safeguard: 'a fetched chunk is compared with its digest before a byte of it is used', file: 'src/storage/fetch/evidence.ts',
+    code: 'if (!digestHolds || !crcHolds || (digest === undefined && crc === undefined)) wrong.add(index)', replacement: 'void [digestHolds, crcHolds]',
+    test: 'src/rafs/image.test.ts', fails: 'a damaged backend gives an error or right bytes, wherever a byte of v6-small-none is flipped',
+  },
+  {
+    name: 'range', safeguard: 'a partial answer is the range that was asked for', file: 'src/registry/client/pull.ts',
+    code: 'if (response.status === 206) checkContentRange(response, position)', replacement: 'void checkContentRange',
+    test: 'src/registry/client/pull.test.ts', fails: 'a range with another Content-Range than asked for is refused',
+  },
+  {
+    name: 'layer-digest', safeguard: 'a pulled blob hashes to its name', file: 'src/registry/client/pull.ts',
+    code: 'if (range.whole) return verified(', replacement: 'if (range.whole) return ((bytes: AsyncIterable<Uint8Array>, _: unknown) => bytes)(',
+    test: 'src/registry/client/pull.test.ts', fails: 'a pull refuses a changed body at its end',
+  },
+  {
+    name: 'durable-order', safeguard: 'data is synced before the chunk map says that it is there', file: 'src/storage/cache/blob-cache.ts',
+    code: 'await this.#io.sync(this.dataFd) // 4', replacement: '',
+    test: 'src/storage/cache/blob-cache.test.ts', fails: 'BlobCache never lets a bit on the disk run ahead of durable data',
+  },
+  {
+    name: 'ready-before-write', safeguard: 'a chunk is ready only after it was written', file: 'src/storage/cache/blob-cache.ts',
+    code: 'await this.#io.write(this.dataFd, bytes, offset) // 2', replacement: 'for (const { index, offset: at, size } of chunks) this.#ready.publish(index, at, size); await this.#io.write(this.dataFd, bytes, offset)',
+    test: 'src/storage/cache/blob-cache.test.ts', fails: 'BlobCache stops storing for a while when the disk is full, and says so',
+  },
+  {
+    name: 'single-flight', safeguard: 'readers of one process fetch a chunk once', file: 'src/storage/image-blob.ts',
+    code: 'const running = this.#groups.get(wanted[at]!)', replacement: 'const running: Group | undefined = undefined; this.#groups.clear()',
+    also: { file: 'src/storage/cache/blob-cache.ts', code: '(this.#claimOne(index) ? mine : others).push(index)', replacement: '{ this.#claimOne(index); mine.push(index) }' },
+    test: 'src/rafs/image.test.ts', fails: 'readers at once fetch each chunk once',
+  },
+  {
+    name: 'claims', safeguard: 'processes and mounts that share a cache fetch a chunk once', file: 'src/storage/cache/blob-cache.ts',
+    code: '(this.#claimOne(index) ? mine : others).push(index)', replacement: '{ this.#claimOne(index); mine.push(index) }',
+    test: 'src/storage/cache/blob-cache.test.ts', fails: 'BlobCache gives a chunk to one caller, and to the next when it is released',
+  },
+  {
+    name: 'chunk-bounds', safeguard: 'chunk information points into the blob\'s data', file: 'src/format/blob/chunk-info-array.ts',
+    code: 'if (stored + storedSize > dataSize) return \'is stored behind the end of the data\'', replacement: '',
+    test: 'src/format/blob/chunk-info-array.test.ts', fails: 'ChunkInfoArray refuses a chunk behind the data',
+  },
+  {
+    name: 'inode-bounds', safeguard: 'chunk addresses lie inside the image', file: 'src/format/rafs-v6/bootstrap-view.ts',
+    code: 'if (end > this.bytes.length) throw new CodedError(', replacement: 'if (end < 0) throw new CodedError(',
+    test: 'src/format/rafs-v6/bootstrap-view.test.ts', fails: 'BootstrapView refuses inodes whose attributes, chunk addresses or data cannot be inside the image',
+  },
+  {
+    name: 'region-bounds', safeguard: 'regions of a table of contents lie inside the blob', file: 'src/format/blob/blob-tail.ts',
+    code: 'check(offset + compressedSize <= end, \'runs past the table of contents\')', replacement: '',
+    test: 'src/format/blob/blob-tail.test.ts', fails: 'readBlobTail refuses a region that runs past the table of contents',
+  },
+  {
+    name: 'cycle', safeguard: 'a directory that is reached twice is refused', file: 'src/format/rafs-v6/validate-tree.ts',
+    code: 'if (isAlias && isDirectory) {', replacement: 'if (isAlias && isDirectory && depth > 1000) {',
+    test: 'src/format/rafs-v6/validate-tree.test.ts', fails: 'validateTree refuses a directory that is reached twice, without walking it again',
+  },
+  {
+    name: 'name-slash', safeguard: 'names of directory entries have no slash', file: 'src/format/erofs/directory-block.ts',
+    code: 'if (byte === SLASH || byte === 0) throw', replacement: 'if (byte === SLASH && byte === 0) throw',
+    test: 'src/format/rafs-v6/validate-tree.test.ts', fails: 'validateTree judges dirent-slash as upstream does',
+  },
+  {
+    name: 'blob-id-path', safeguard: 'the id of a blob is no path', file: 'src/format/rafs-v6/blob-records.ts',
+    code: '!entry.blobId.includes(\'/\') && entry.blobId !== \'.\' && entry.blobId !== \'..\'', replacement: 'true',
+    test: 'src/format/rafs-v6/bootstrap-view.test.ts', fails: 'BootstrapView.open refuses a blob id that would be another path',
+  },
+  {
+    name: 'tar-path', safeguard: 'no entry of an archive leaves it', file: 'src/format/tar/path.ts',
+    code: 'throw fail(\'a ".." component leads out of the archive\', \'TAR_UNSAFE_PATH\')', replacement: 'continue',
+    test: 'src/format/tar/reader.test.ts', fails: 'ustar refuses the path ".."',
+  },
+  {
+    name: 'tar-metadata', safeguard: 'extended headers are refused by their claimed size', file: 'src/format/tar/reader.ts',
+    code: 'if (size > MAX_METADATA) throw', replacement: 'if (size < 0) throw',
+    test: 'src/format/tar/reader.test.ts', fails: 'bounded memory refuses an extended header that claims more than 1 MiB before it arrives',
+  },
+  {
+    name: 'tag-last', safeguard: 'the target\'s name is written when everything that it names is there', file: 'src/image/convert.ts',
+    code: 'await Promise.all(layers.map(({ pushed }) => pushed))', replacement: '',
+    also: { file: 'src/image/limiter.ts', code: 'while (running.size > 0) await Promise.all(running)', replacement: '' },
+    test: 'test/unit/tag-last.test.ts', fails: 'a conversion writes the name last',
+  },
+  {
+    name: 'manifest-unnamed', safeguard: 'an image is visible in a layout only when its manifest was published', file: 'src/registry/layout/layout-target.ts',
+    code: 'if (final) await this.#store.update', replacement: 'await this.#store.update',
+    test: 'src/registry/layout/layout.test.ts', fails: 'a layout shows nothing of an image whose manifest was not published',
+  },
+]
+
+/** Takes the safeguard of control `name` out of its file. Throws when there is none, or its code does not stand there once. */
+export function withoutSafeguard(name: string): Plugin {
+  const control = CONTROLS.find((candidate) => candidate.name === name)
+  if (control === undefined) throw new Error(`no control ${name}`)
+  return {
+    name: 'nydus-control', enforce: 'pre',
+    transform(code, id) {
+      const change = [control, control.also].find((one) => one !== undefined && path.resolve(id.split('?')[0]!) === path.join(ROOT, one.file))
+      if (change === undefined) return undefined
+      if (code.split(change.code).length !== 2) throw new Error(`${change.file} has not once: ${change.code}`)
+      return code.replace(change.code, () => change.replacement)
+    },
+  }
+}
