@@ -47,8 +47,7 @@ describe.each([
   ['a layout', (directory: string) => ({ where: `oci:${directory}/l:x`, swept: `${directory}/l` })],
   ['an archive', (directory: string) => ({ where: `oci-archive:${directory}/a/a.tar:x`, swept: `${directory}/a` })],
 ])('%s whose writer is killed at random moments', (_, place) => {
-  // Once in four whole runs two spool files of killed writers outlived the next run's sweep; the cause is not found yet (closing note), the retry is for that alone.
-  it('is always the old image or the new one, and clean after the next run', { retry: 2 }, async () => {
+  it('is always the old image or the new one, and clean after the next run', async () => {
     await using directory = await temporaryDirectory()
     const { where, swept } = place(directory.path)
     const script = path.join(directory.path, 'writer.mjs')
