@@ -1,5 +1,5 @@
 // Random source trees through `create`: our FUSE mount, the kernel's EROFS on the cache files that the daemon left, and the tar that `unpack`
-// writes (extracted by GNU tar) all show the source; fsck.erofs and an independent decoder accept the image.
+// writes (extracted by GNU tar) and the package's own reader all show the source; fsck.erofs and an independent decoder accept the image.
 
 import { execFileSync, spawnSync } from 'node:child_process'
 import { closeSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs'
@@ -8,6 +8,7 @@ import { describe, expect, it } from 'vitest'
 import { BootstrapView } from '../../src/format/rafs-v6/bootstrap-view.ts'
 import { mountErofsFiles } from '../support/erofs-mount.ts'
 import { differences, scanDirectory, type TreeEntry } from '../support/expect.ts'
+import { libraryTree } from '../support/library-tree.ts'
 import { pause, Scratch, startNydusd } from '../support/nydusd.ts'
 
 const ROOT = path.resolve(import.meta.dirname, '../..')
@@ -70,6 +71,8 @@ async function judge(seed: number, options: readonly string[]): Promise<Record<s
     using _mount = mountErofsFiles({ bootstrap: bootstrap!, mountpoint: scratch.mountpoint, devices })
     expect(await differences(want, { walk: () => scanDirectory(scratch.mountpoint) }, { ignoreDirectorySize: true })).toEqual([])
   }
+  const byLibrary = await libraryTree(bootstrap!, blobs!)
+  expect(await differences(want, { walk: () => byLibrary }, { ignoreDirectorySize: true })).toEqual([])
   extract(bootstrap!, blobs!, extracted!)
   expect(await differences(want.filter(inTar), { walk: () => scanDirectory(extracted!).filter(inTar) }, { ignoreDirectorySize: true })).toEqual([])
   const fsck = spawnSync('fsck.erofs', [...devices.map((device) => `--device=${device}`), bootstrap!], { encoding: 'utf8' })
@@ -94,7 +97,7 @@ describe('random trees', () => {
       }
     }
     process.stdout.write(`trees: ${[...counts].map(([feature, count]) => `${feature} ${count}`).join(', ')}\n`)
-    expect(counts.size).toBe(20)
+    expect(counts.size).toBe(22)
     expect([...counts].filter(([, count]) => count < LEAST)).toEqual([])
   })
 })
