@@ -69,7 +69,7 @@ describe('a converted image', () => {
     ])
   })
 
-  it('is the same bytes again, whatever the work directory, umask, time zone and number of threads', async () => {
+  it('is the same bytes again, whatever the work directory, umask and time zone', async () => {
     const [before, zone] = [process.umask(0o077), process.env['TZ']]
     process.env['TZ'] = 'Pacific/Kiritimati'
     try {
