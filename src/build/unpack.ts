@@ -75,9 +75,16 @@ function header(view: BootstrapView, { path }: Place, inode: Inode, firstPath: s
     path: type === 'directory' ? `${path}/` : path, type, mode: inode.mode & 0o7777, uid: inode.uid, gid: inode.gid, mtime: inode.mtime, mtimeNsec: inode.mtimeNsec,
     size: type === 'file' ? inode.size : 0, rdevMajor, rdevMinor,
     userName: options.userName?.(inode.uid) ?? '', groupName: options.groupName?.(inode.gid) ?? '',
-    ...(type === 'symlink' ? { link: byteString(view.readlink(inode)) } : type === 'hardlink' ? { link: `/${firstPath!}` } : {}),
+    ...(type === 'symlink' ? { link: targetOf(view, inode, path) } : type === 'hardlink' ? { link: `/${firstPath!}` } : {}),
     ...(type !== 'hardlink' && inode.xattrCount > 0 ? { xattrs: view.xattrs(inode) } : {}),
   })
+}
+
+/** A tar field ends at a NUL: the link would lead elsewhere than the image's. */
+function targetOf(view: BootstrapView, inode: Inode, path: string): string {
+  const target = byteString(view.readlink(inode))
+  if (target.includes('\0')) throw new CodedError('FORMAT_INVALID', `${toText(path)}: a link target with a NUL`, { nid: inode.nid })
+  return target
 }
 
 function typeOf(mode: number, path: string): TarEntryType {
