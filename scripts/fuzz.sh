@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs each fuzzer for SECONDS (60 unless given): bootstraps, blobs, archives, documents, configurations, FUSE requests, registry answers.
+# Runs each fuzzer for SECONDS (60 unless given): bootstraps, blobs, archives, documents, configurations, FUSE requests, unpacking, registry answers.
 # FUZZ_SEED repeats a run. scripts/test.sh runs the same tests briefly.
 set -euo pipefail
 cd "$(dirname "$0")/.."
