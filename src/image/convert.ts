@@ -14,7 +14,7 @@ import type { BuilderOptions, LayerBuilder, MergedImage, MergeLayer, PackSetting
 import type { ChunkDictionary } from './chunk-dictionary.ts'
 import { type ConvertedLayer, LayerConverter, type LayerOrigin, type Parallelism } from './layer-converter.ts'
 import { inGroup, type TaskGroup } from './limiter.ts'
-import { machineLimits } from './machine.ts'
+import { machineLimits } from '../native/machine.ts'
 import { readPackedLayer } from './packed-layer.ts'
 import { type Plan, planImage, type PlannedImage, type Skipped } from './plan.ts'
 import { blobDescriptor, bootstrapDescriptor, convertedIndex, type Document, EMPTY_LAYER, type MergedEntry, mergedIndex, nydusConfig, nydusManifest, twinConfig, twinManifest } from './rewrite.ts'

@@ -1,9 +1,9 @@
 // nydusd: parses, opens the image, mounts, serves, ends. What is not needed before the mount is loaded after it.
 
 import { existsSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { CodedError } from '../../core/errors.ts'
+import { machineLimits } from '../../native/machine.ts'
 import { ApiServer, Daemon, type DaemonEnd, mountedDevice } from '../../serve/index.ts'
 import { EXIT, explain, type LogLevel } from '../conventions.ts'
 import { buildInfo, versionBlock } from '../version.ts'
@@ -49,7 +49,7 @@ async function serveFuse(values: Values): Promise<number> {
   const stop = new AbortController()
   const daemon = new Daemon({
     id: values.get('id') ?? '', supervisor: values.get('supervisor'), mountpoint: values.get('mountpoint')!,
-    threads: Math.min(Number(values.get('fuse-threads')), availableParallelism()), writable: values.has('writable'),
+    threads: Math.min(Number(values.get('fuse-threads')), machineLimits().processors), writable: values.has('writable'),
   })
   const end = (): void => {
     stop.abort()
