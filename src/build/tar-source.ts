@@ -5,6 +5,7 @@ import { type Hash, createHash } from 'node:crypto'
 import type { ImageNode } from '../format/rafs-v6/bootstrap-writer-tree.ts'
 import { TarReader } from '../format/tar/reader.ts'
 import { decompressStream } from '../native/decompress-stream.ts'
+import { sniffCompression, type StreamCompression } from '../native/sniff-compression.ts'
 import type { ChunkPipeline } from './chunk-pipeline.ts'
 import { ChunkFeeder } from './chunk-feeder.ts'
 import { TarTree } from './tar-tree.ts'
@@ -23,7 +24,7 @@ export interface SourceDigests {
   readonly size: number
   readonly diffId: string
   readonly uncompressedSize: number
-  readonly compression: 'none' | 'gzip' | 'zstd'
+  readonly compression: StreamCompression
 }
 
 interface ReadOptions extends TarOptions {
@@ -38,7 +39,7 @@ interface ReadOptions extends TarOptions {
 export async function readTarTree(pipeline: ChunkPipeline, options: ReadOptions): Promise<ImageNode> {
   const { signal, onDigest, chunkSize } = options
   const source = new Counter(options.stream, { isHashed: onDigest !== undefined, onBytes: (bytes) => options.onProgress(bytes, 0) })
-  const { compression, stream } = await sniff(source)
+  const { compression, stream } = await sniffCompression(source)
   const plain = compression === 'none' ? undefined : new Counter(decompressStream(stream, compression, { signal, reuseBuffers: true }), { isHashed: onDigest !== undefined })
   const tree = new TarTree(options)
   const feeder = new ChunkFeeder(pipeline, chunkSize)
@@ -100,38 +101,5 @@ class Counter implements AsyncIterable<Uint8Array> {
   digest(): string {
     this.#digest ??= this.#hash?.digest('hex') ?? ''
     return this.#digest
-  }
-}
-
-const MAGIC_SIZE = 4
-
-/** Tells by the first bytes how a stream is compressed, and gives it back whole. */
-async function sniff(source: AsyncIterable<Uint8Array>): Promise<{ compression: SourceDigests['compression']; stream: AsyncIterable<Uint8Array> }> {
-  const iterator = source[Symbol.asyncIterator]()
-  const head: Uint8Array[] = []
-  let length = 0
-  while (length < MAGIC_SIZE) {
-    const { value, done } = await iterator.next()
-    if (done === true) break
-    head.push(value)
-    length += value.length
-  }
-  const magic = Buffer.concat(head).subarray(0, MAGIC_SIZE)
-  const compression = magic[0] === 0x1f && magic[1] === 0x8b ? 'gzip' : magic.length === MAGIC_SIZE && isZstd(magic) ? 'zstd' : 'none'
-  return { compression, stream: rejoin(head, iterator) }
-}
-
-/** A zstd frame, or a skippable one. SPEC: RFC 8878 3.1. */
-function isZstd(magic: Buffer): boolean {
-  const word = magic.readUInt32LE()
-  return word === 0xfd2f_b528 || (word & 0xffff_fff0) >>> 0 === 0x184d_2a50
-}
-
-async function* rejoin(head: readonly Uint8Array[], rest: AsyncIterator<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
-  try {
-    yield* head
-    yield* { [Symbol.asyncIterator]: () => rest }
-  } finally {
-    await rest.return?.()
   }
 }

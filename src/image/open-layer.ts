@@ -4,8 +4,7 @@ import { createHash } from 'node:crypto'
 import { CodedError } from '../core/errors.ts'
 import type { Descriptor } from '../format/oci/descriptor.ts'
 import { type Digest, splitDigest } from '../format/oci/digest.ts'
-import type { LayerCompression } from '../format/oci/media-types.ts'
-import { decompressStream } from '../native/decompress-stream.ts'
+import { decompressAs, sniffCompression } from '../native/sniff-compression.ts'
 import type { ImageSource } from '../registry/index.ts'
 
 export interface OpenLayerOptions {
@@ -44,35 +43,7 @@ async function* counted(source: AsyncIterable<Uint8Array>, onProgress: ((bytes: 
   }
 }
 
-/** SPEC: RFC 1952 2.3.1, RFC 8878 3.1.1 and 3.1.2 (skippable frames come first in what pzstd writes). */
-export function compressionOf(head: Uint8Array): LayerCompression {
-  const [a, b, c, d] = head
-  if (a === 0x1f && b === 0x8b) return 'gzip'
-  if (b === 0xb5 && c === 0x2f && d === 0xfd && a === 0x28) return 'zstd'
-  if (b === 0x2a && c === 0x4d && d === 0x18 && a !== undefined && a >> 4 === 5) return 'zstd'
-  return 'none'
-}
-
 async function* unpacked(source: AsyncIterable<Uint8Array>, signal: AbortSignal): AsyncGenerator<Uint8Array, void, undefined> {
-  const pieces = source[Symbol.asyncIterator]()
-  let head = new Uint8Array(0)
-  let ended = false
-  while (head.length < 4 && !ended) {
-    const next = await pieces.next()
-    if (next.done === true) ended = true
-    else head = Buffer.concat([head, next.value])
-  }
-  const whole = rejoined(head, pieces)
-  const compression = compressionOf(head)
-  if (compression === 'none') yield* whole
-  else yield* decompressStream(whole, compression, { signal, reuseBuffers: true })
-}
-
-async function* rejoined(head: Uint8Array, rest: AsyncIterator<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
-  try {
-    if (head.length > 0) yield head
-    for (let next = await rest.next(); next.done !== true; next = await rest.next()) yield next.value
-  } finally {
-    await rest.return?.()
-  }
+  const { compression, stream } = await sniffCompression(source)
+  yield* decompressAs(compression, stream, { signal, reuseBuffers: true })
 }
