@@ -1,6 +1,6 @@
 // What other layers import of rafs/.
 
-export type { SharedBootstrap } from './bootstrap-source.ts'
+export { type OpenBootstrap, openBootstrap, type SharedBootstrap } from './bootstrap-source.ts'
 export { openConfiguredImage, prefetchOf, type ConfiguredImageOptions } from './configured.ts'
 export { openSharedImage, RafsImage, type ImageReplica, type OpenImageOptions, type SharedImage } from './image.ts'
 export { piecesOf, type ExtentSink, type Piece } from './locate.ts'

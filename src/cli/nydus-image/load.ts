@@ -2,8 +2,7 @@
 
 import type { Command } from 'commander'
 import type { BootstrapView } from '../../format/rafs-v6/bootstrap-view.ts'
-import { LocalfsBackend } from '../../storage/index.ts'
-import { RafsImage } from '../../rafs/index.ts'
+import { openBootstrap } from '../../rafs/index.ts'
 import { usageError } from '../command-line.ts'
 
 /** The path given as a positional or by -B; exactly one of them, else a usage error. */
@@ -17,6 +16,6 @@ export function bootstrapArgument(command: Command, positional: string | undefin
 
 /** The metadata of an image; no blob is touched. RAFS_NOT_FOUND when there is no such file, FORMAT_* when it is no image. */
 export async function loadBootstrap(file: string): Promise<BootstrapView> {
-  const image = await RafsImage.open({ bootstrap: file, backend: new LocalfsBackend({ dir: '.' }), signal: new AbortController().signal })
-  return image.view // mapped until the process ends
+  const { view } = await openBootstrap(file, { signal: new AbortController().signal })
+  return view // mapped until the process ends
 }

@@ -4,7 +4,7 @@
 import { type Command, Option } from 'commander'
 import { CodedError, hasCode } from '../../core/errors.ts'
 import { EXIT, runProgram, usageCommand, withLogOptions } from '../command-line.ts'
-import { Interrupted } from '../nydusify/signals.ts'
+import { Interrupted } from '../signals.ts'
 import { versionBlock } from '../version.ts'
 
 const CONVERSION_TYPES = ['directory', 'dir-rafs', 'estargz-rafs', 'estargz-ref', 'estargztoc-ref', 'tar-rafs', 'tar-tarfs', 'targz-rafs', 'targz-ref', 'stargz_index'] as const

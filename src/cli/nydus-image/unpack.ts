@@ -7,7 +7,7 @@ import { CodedError } from '../../core/errors.ts'
 import { RafsImage } from '../../rafs/index.ts'
 import { LocalfsBackend } from '../../storage/index.ts'
 import { usageError } from '../command-line.ts'
-import { untilSignal } from '../nydusify/signals.ts'
+import { untilSignal } from '../signals.ts'
 import { bootstrapArgument } from './load.ts'
 
 interface UnpackFlags {

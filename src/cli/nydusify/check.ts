@@ -6,7 +6,7 @@ import type { Values } from './flags.ts'
 import { log } from './log.ts'
 import { showProgress } from './progress.ts'
 import { registryOf } from './registry-flags.ts'
-import { untilSignal } from './signals.ts'
+import { untilSignal } from '../signals.ts'
 
 /** Runs `nydusify check`; resolves with the exit code: 0 equal, 1 different or failed. */
 export async function checkFromCommandLine(values: Values): Promise<number> {

@@ -13,7 +13,7 @@ import { log } from './log.ts'
 import { outcomeOf } from './outcome.ts'
 import { showProgress } from './progress.ts'
 import { durationMs, hostOf, platformsOf, registryOf } from './registry-flags.ts'
-import { untilSignal } from './signals.ts'
+import { untilSignal } from '../signals.ts'
 
 /** COMPAT: Go's default for a doubling delay; upstream waits the same time before each attempt. */
 const MAX_PUSH_DELAY_MS = 60_000

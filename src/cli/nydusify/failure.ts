@@ -4,7 +4,7 @@ import { isCoded } from '../../core/errors.ts'
 import { refusalOf, REFUSALS } from '../../image/index.ts'
 import { EXIT, explain } from '../conventions.ts'
 import { log } from './log.ts'
-import { Interrupted } from './signals.ts'
+import { Interrupted } from '../signals.ts'
 
 /** 1; for a refused kind of image the code of its row; after a signal 128 + its number. */
 export function exitCodeOf(error: unknown): number {

@@ -8,7 +8,7 @@ import { usageError, type Values } from './flags.ts'
 import { log } from './log.ts'
 import { showProgress } from './progress.ts'
 import { registryOf } from './registry-flags.ts'
-import { untilSignal } from './signals.ts'
+import { untilSignal } from '../signals.ts'
 
 /** Runs `nydusify mount` until a signal ends it; resolves with the exit code. */
 export async function mountFromCommandLine(values: Values): Promise<number> {

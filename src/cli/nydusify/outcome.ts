@@ -4,7 +4,7 @@ import { isCoded } from '../../core/errors.ts'
 import { refusalOf } from '../../image/index.ts'
 import type { ConvertResult } from '../../library/convert.ts'
 import type { Values } from './flags.ts'
-import { Interrupted } from './signals.ts'
+import { Interrupted } from '../signals.ts'
 
 export interface Outcome {
   readonly SourceImageSize: number

@@ -5,7 +5,7 @@ import { openImage } from '../../library/open-image.ts'
 import type { FileStat, ImageFiles } from '../../library/image-files.ts'
 import { usageError, type Values } from './flags.ts'
 import { registryOf } from './registry-flags.ts'
-import { untilSignal } from './signals.ts'
+import { untilSignal } from '../signals.ts'
 
 const NEWLINE = Buffer.from('\n')
 

@@ -6,7 +6,7 @@ import { subscribe } from '../../core/diagnostics.ts'
 import { parseLocation, serveLayout } from '../../registry/index.ts'
 import { usageError, type Values } from './flags.ts'
 import { log } from './log.ts'
-import { untilSignal } from './signals.ts'
+import { untilSignal } from '../signals.ts'
 
 /** Prints `serving … at http://HOST:PORT` on stdout when it listens; resolves with 0 after SIGINT or SIGTERM. */
 export async function serveFromCommandLine(values: Values): Promise<number> {
