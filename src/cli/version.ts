@@ -1,6 +1,7 @@
 // What `--version` and GET /api/v1/daemon say. scripts/build.mjs writes dist/build-info.json beside the compiled sources.
 
 import { readFileSync } from 'node:fs'
+import { isSystemError } from '../core/errors.ts'
 
 export interface BuildInfo {
   /** `v` and the package's version: callers look for `Version:\s*(v.*)`. */
@@ -17,7 +18,7 @@ export function buildInfo(): BuildInfo {
     // SAFETY: written by scripts/build.mjs in exactly this shape.
     return JSON.parse(readFileSync(new URL('../build-info.json', import.meta.url), 'utf8')) as BuildInfo
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return { version: 'v0.0.0', gitCommit: 'unknown', buildTime: 'unknown' }
+    if (isSystemError(error, 'ENOENT')) return { version: 'v0.0.0', gitCommit: 'unknown', buildTime: 'unknown' }
     throw error
   }
 }

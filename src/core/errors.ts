@@ -77,6 +77,11 @@ export function hasCode(error: unknown, code: ErrorCode): error is CodedError {
   return error instanceof Error && 'code' in error && error.code === code
 }
 
+/** Whether `error` is Node's own for a system call, with one of these codes (`ENOENT` …). */
+export function isSystemError(error: unknown, ...codes: readonly string[]): boolean {
+  return error instanceof Error && 'code' in error && codes.includes(String(error.code))
+}
+
 /** Any coded error of this project (from any copy of the package), as opposed to a bug or a Node error. */
 export function isCoded(error: unknown): error is CodedError {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' && Object.hasOwn(ERROR_TABLE, error.code)

@@ -8,7 +8,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { Socket } from 'node:net'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { CodedError, foreignText } from '../core/errors.ts'
+import { CodedError, foreignText, isSystemError } from '../core/errors.ts'
 import { splitDigest } from '../format/oci/digest.ts'
 import { S_IFIFO } from '../format/erofs/inode.ts'
 import type { LayerBuilder, PackSettings } from '../image/index.ts'
@@ -115,7 +115,7 @@ async function openForReader(fifo: string, childEnded: AbortSignal): Promise<num
     try {
       return openSync(fifo, constants.O_WRONLY | constants.O_NONBLOCK)
     } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'ENXIO')) throw error // ENXIO: nobody reads it yet
+      if (!isSystemError(error, 'ENXIO')) throw error // ENXIO: nobody reads it yet
       await delay(OPEN_POLL_MS)
     }
   }

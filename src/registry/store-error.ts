@@ -16,8 +16,3 @@ export function storeError(what: string, error: unknown): unknown {
   if (isCoded(error) || !(error instanceof Error) || !('code' in error) || !('syscall' in error)) return error
   return new CodedError('REGISTRY_STORE', `${what}: ${String(error.code)}`, { errno: String(error.code) }, { cause: error })
 }
-
-/** Whether `error` is Node's system error `code` (`ENOENT` …). */
-export function hasErrno(error: unknown, ...codes: readonly string[]): boolean {
-  return error instanceof Error && 'code' in error && codes.includes(String(error.code))
-}

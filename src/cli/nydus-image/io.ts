@@ -6,7 +6,7 @@ import path from 'node:path'
 import type { Command } from 'commander'
 import { type BuildOutput, type NamedBootstrap, parsePrefetchPatterns, type PrefetchOptions, PREFETCH_POLICIES } from '../../build/index.ts'
 import { type Events, subscribe } from '../../core/diagnostics.ts'
-import { CodedError } from '../../core/errors.ts'
+import { CodedError, isSystemError } from '../../core/errors.ts'
 import { globalOption, LOG_LEVELS, type LogLevel } from '../command-line.ts'
 
 /** BUILD_SOURCE when it cannot be read. */
@@ -74,7 +74,7 @@ function isSpecial(file: string): boolean {
   try {
     return !statSync(file).isFile()
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return false
+    if (isSystemError(error, 'ENOENT')) return false
     throw error
   }
 }

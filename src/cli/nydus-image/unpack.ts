@@ -3,7 +3,7 @@
 import { closeSync, openSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs'
 import type { Command } from 'commander'
 import { unpackTar } from '../../build/index.ts'
-import { CodedError } from '../../core/errors.ts'
+import { CodedError, isSystemError } from '../../core/errors.ts'
 import { RafsImage } from '../../rafs/index.ts'
 import { LocalfsBackend } from '../../storage/index.ts'
 import { usageError } from '../command-line.ts'
@@ -80,7 +80,7 @@ function nameTable(file: string): (id: number) => string {
       if (name && id !== undefined && !names.has(Number(id))) names.set(Number(id), name)
     }
   } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error
+    if (!isSystemError(error, 'ENOENT')) throw error
   }
   return (id) => names.get(id) ?? ''
 }

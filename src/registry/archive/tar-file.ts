@@ -2,13 +2,13 @@
 
 import { open, type FileHandle } from 'node:fs/promises'
 import path from 'node:path'
-import { CodedError } from '../../core/errors.ts'
+import { CodedError, isSystemError } from '../../core/errors.ts'
 import { KiB, roundUp } from '../../core/units.ts'
 import type { TarEntry } from '../../format/tar/entry.ts'
 import { BLOCK_SIZE } from '../../format/tar/header.ts'
 import { TarReader } from '../../format/tar/reader.ts'
 import { readSpan } from '../spool.ts'
-import { hasErrno, storing } from '../store-error.ts'
+import { storing } from '../store-error.ts'
 
 /** LIMIT: an image archive has a few members a layer; this bounds what a hostile one costs in memory. */
 const MAX_MEMBERS = 100_000
@@ -36,7 +36,7 @@ export class TarFile implements AsyncDisposable {
       try {
         return await open(file, 'r')
       } catch (error) {
-        if (hasErrno(error, 'ENOENT')) throw new CodedError('REGISTRY_NOT_FOUND', `no archive ${file}`, { file })
+        if (isSystemError(error, 'ENOENT')) throw new CodedError('REGISTRY_NOT_FOUND', `no archive ${file}`, { file })
         throw error
       }
     })

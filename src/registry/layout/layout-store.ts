@@ -9,14 +9,14 @@
 import { createHash, type Hash } from 'node:crypto'
 import { link, mkdir, open, readFile, stat, unlink } from 'node:fs/promises'
 import path from 'node:path'
-import { CodedError } from '../../core/errors.ts'
+import { CodedError, isSystemError } from '../../core/errors.ts'
 import { MiB } from '../../core/units.ts'
 import { parseIndex, type Descriptor, type Index } from '../../format/oci/descriptor.ts'
 import { asDigest, splitDigest, type Digest } from '../../format/oci/digest.ts'
 import { MEDIA_TYPE } from '../../format/oci/media-types.ts'
 import { mismatch, verified } from '../content.ts'
 import { readSpan } from '../spool.ts'
-import { hasErrno, storing } from '../store-error.ts'
+import { storing } from '../store-error.ts'
 import type { Pushed } from '../types.ts'
 import { withFileLock } from './file-lock.ts'
 import { replaceFile, sweepTempFiles, TempFile } from './temp-file.ts'
@@ -76,7 +76,7 @@ export class LayoutStore implements ReadableLayout {
         const found = await stat(this.#blobPath(digest))
         return found.isFile() ? found.size : undefined
       } catch (error) {
-        if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
+        if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return undefined
         throw error
       }
     })
@@ -87,7 +87,7 @@ export class LayoutStore implements ReadableLayout {
       try {
         return await open(this.#blobPath(digest), 'r')
       } catch (error) {
-        if (hasErrno(error, 'ENOENT', 'ENOTDIR')) throw new CodedError('REGISTRY_NOT_FOUND', `${this.path} has no blob ${digest}`, { digest })
+        if (isSystemError(error, 'ENOENT', 'ENOTDIR')) throw new CodedError('REGISTRY_NOT_FOUND', `${this.path} has no blob ${digest}`, { digest })
         throw error
       }
     })
@@ -129,7 +129,7 @@ export class LayoutStore implements ReadableLayout {
         await unlink(this.#blobPath(digest))
         return true
       } catch (error) {
-        if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return false
+        if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return false
         throw error
       }
     })
@@ -220,7 +220,7 @@ async function createOnce(directory: string, name: string, text: string): Promis
   try {
     await link(temp.path, path.join(directory, name))
   } catch (error) {
-    if (!hasErrno(error, 'EEXIST')) throw error
+    if (!isSystemError(error, 'EEXIST')) throw error
   }
 }
 
@@ -231,7 +231,7 @@ async function readText(file: string, limit: number): Promise<string | undefined
       if (size > limit) throw new CodedError('REGISTRY_STORE', `${file} is larger than ${limit} bytes`, { size })
       return await readFile(file, 'utf8')
     } catch (error) {
-      if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
+      if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return undefined
       throw error
     }
   })

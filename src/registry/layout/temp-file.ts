@@ -4,7 +4,8 @@
 import { randomUUID } from 'node:crypto'
 import { open, readdir, rename, unlink, type FileHandle } from 'node:fs/promises'
 import path from 'node:path'
-import { hasErrno, storing } from '../store-error.ts'
+import { isSystemError } from '../../core/errors.ts'
+import { storing } from '../store-error.ts'
 import { TEMP_PREFIX, writeAll } from '../spool.ts'
 import { tryLock } from './file-lock.ts'
 
@@ -89,7 +90,7 @@ async function unlinkIfPresent(file: string): Promise<void> {
   try {
     await unlink(file)
   } catch (error) {
-    if (!hasErrno(error, 'ENOENT')) throw error
+    if (!isSystemError(error, 'ENOENT')) throw error
   }
 }
 

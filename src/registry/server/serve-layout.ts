@@ -8,11 +8,10 @@ import path from 'node:path'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { publish } from '../../core/diagnostics.ts'
-import { CodedError } from '../../core/errors.ts'
+import { CodedError, isSystemError } from '../../core/errors.ts'
 import { GiB } from '../../core/units.ts'
 import type { Digest } from '../../format/oci/digest.ts'
 import { LayoutStore } from '../layout/layout-store.ts'
-import { hasErrno } from '../store-error.ts'
 import { deleteManifest, getManifest, listReferrers, listRepositories, listTags, putManifest, type ManifestContext } from './manifests.ts'
 import { Refusal, refusalOf, sendJson, sendRefusal } from './reply.ts'
 import { parseRange, routeOf, type Route } from './route.ts'
@@ -190,7 +189,7 @@ async function listen(server: Server, host: string, port: number): Promise<numbe
   try {
     await once(server, 'listening')
   } catch (error) {
-    if (!hasErrno(error, 'EADDRINUSE', 'EACCES', 'EADDRNOTAVAIL')) throw error
+    if (!isSystemError(error, 'EADDRINUSE', 'EACCES', 'EADDRNOTAVAIL')) throw error
     throw new CodedError('REGISTRY_UNREACHABLE', `cannot listen on ${host}:${port}`, { host, port, reason: 'listen' }, { cause: error })
   }
   // SAFETY: a TCP server that listens has an AddressInfo.
