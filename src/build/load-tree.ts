@@ -4,7 +4,7 @@ import { byteString } from '../core/byte-string.ts'
 import { CodedError } from '../core/errors.ts'
 import { S_IFBLK, S_IFCHR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, extendedInode } from '../format/erofs/inode.ts'
 import type { BlobDescription } from '../format/rafs-v6/bootstrap-writer.ts'
-import { BLOB_FEATURE, COMPRESSORS, DIGESTERS } from '../format/rafs-v6/blob-table.ts'
+import { BLOB_FEATURE } from '../format/rafs-v6/blob-table.ts'
 import { type BlobRecord, BootstrapView, type Inode } from '../format/rafs-v6/bootstrap-view.ts'
 import type { ChunkStore } from '../format/rafs-v6/bootstrap-writer-chunks.ts'
 import { ImageInode, ImageNode, LAYER_MARK, type LayerMark } from '../format/rafs-v6/bootstrap-writer-tree.ts'
@@ -126,9 +126,4 @@ export function openBootstrap(bytes: Uint8Array, name: string): BootstrapView {
 export function referredBlob({ entry, blobId }: BlobRecord): BlobDescription {
   const { blobIndex: _position, ...rest } = entry
   return { ...rest, blobId, features: (entry.features & ~BLOB_FEATURE.inlinedFsMeta) >>> 0 }
-}
-
-/** Numbers of a bootstrap's compressor and digester. */
-export function algorithmsOf({ compressor, digester }: BootstrapView): { readonly compressor: number; readonly digester: number } {
-  return { compressor: COMPRESSORS.indexOf(compressor), digester: DIGESTERS.indexOf(digester) }
 }

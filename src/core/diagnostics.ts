@@ -4,7 +4,6 @@
 import { channel } from 'node:diagnostics_channel'
 
 export interface Events {
-  'build:layer:progress': { readonly name: string; readonly bytes: number; readonly files: number }
   'build:source:warning': { readonly path: string; readonly reason: string }
   'registry:request:done': { readonly method: string; readonly url: string; readonly status: number; readonly durationMs: number; readonly bytes: number }
   'registry:request:retry': { readonly method: string; readonly url: string; readonly reason: string; readonly delayMs: number }

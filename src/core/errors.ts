@@ -29,7 +29,6 @@ export const ERROR_TABLE = {
   BUILD_INVALID_OPTION:    { retry: false, meaning: 'a build option has a value that cannot be used, or options contradict each other' },
   BUILD_SOURCE:            { retry: false, meaning: 'the source cannot be read or holds what an image cannot express' },
   BUILD_INCONSISTENT:      { retry: false, meaning: 'layers that are merged differ in version, compressor, digester or chunk size' },
-  BUILD_UNSAFE_PATH:       { retry: false, meaning: 'an image entry would be written outside the target directory' },
   BUILD_OUTPUT:            { retry: false, meaning: 'the output cannot be written' },
   CONFIG_INVALID:          { retry: false, meaning: 'a configuration file or value is wrong; the message names the key' },
   REGISTRY_BAD_REFERENCE:  { retry: false, meaning: 'an image reference cannot be parsed' },

@@ -7,8 +7,6 @@ import { reserved, seconds64, size64, struct, u16, u32, u8, u64, type Decoded } 
 export const EROFS_LAYOUT = { flatPlain: 0, flatInline: 2, chunkBased: 4 } as const
 /** Chunk format word: 8-byte chunk indexes follow the inode. */
 export const EROFS_CHUNK_FORMAT_INDEXES = 0x20
-/** Chunk format word: log2(chunk size) - block bits. */
-export const EROFS_CHUNK_FORMAT_BITS = 0x1f
 
 export type CompactInode = Decoded<typeof compactInode>
 export const compactInode = struct('CompactInode', 32, [

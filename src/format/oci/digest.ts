@@ -7,9 +7,6 @@ import { CodedError, foreignText } from '../../core/errors.ts'
 export type Digest = `${DigestAlgorithm}:${string}`
 export type DigestAlgorithm = 'sha256' | 'sha512'
 
-/** Hex characters of each algorithm. */
-export const DIGEST_HEX_LENGTH = { sha256: 64, sha512: 128 } as const satisfies Record<DigestAlgorithm, number>
-
 const PATTERN = /^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/
 
 /** Whether `text` is a well-formed digest of a supported algorithm. */

@@ -73,11 +73,6 @@ export function withDefaultTag(reference: Reference): Reference {
   return reference.tag === undefined && reference.digest === undefined ? { ...reference, tag: 'latest' } : reference
 }
 
-/** The same repository at `digest`, without a tag. */
-export function withDigest({ domain, path }: Reference, digest: Digest): Reference {
-  return { domain, path, digest }
-}
-
 /** What the distribution API calls `<reference>`: the digest, else the tag, else `latest`. */
 export function manifestName({ tag, digest }: Reference): string {
   return digest ?? tag ?? 'latest'

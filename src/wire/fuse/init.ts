@@ -6,8 +6,6 @@ import { reserved, struct, u16, u32, type Decoded } from '../../core/struct.ts'
 export const FUSE_KERNEL_VERSION = 7
 /** The minor version this code speaks. */
 export const FUSE_KERNEL_MINOR_VERSION = 38
-/** COMPAT: before 7.36 (Linux 5.17) INIT has no second flag word and is 16 bytes; such a request is decoded zero-extended. */
-export const FUSE_COMPAT_INIT_IN_SIZE = 16
 
 export type InitIn = Decoded<typeof initIn>
 export const initIn = struct('FuseInitIn', 64, [
