@@ -2,6 +2,7 @@
 
 export { type BlobSink, directorySink, fileSink, nowhere } from './blob-sink.ts'
 export { type CreateOptions, type CreateResult, type CreateSource, createImage, type NamedBootstrap, type WrittenBlob } from './create.ts'
+export { exportDisk, type ExportOptions, type ExportResult } from './export/export-disk.ts'
 export { type MergeLayer, type MergeOptions, type MergeResult, mergeLayers } from './merge.ts'
 export { buildOutput, type BuildOutput } from './output.ts'
 export { type UnpackOptions, type UnpackSource, unpackTar } from './unpack.ts'

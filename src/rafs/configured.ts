@@ -8,6 +8,8 @@ export interface ConfiguredImageOptions {
   readonly bootstrap: string | Uint8Array
   /** Name in metrics; default the configuration's. */
   readonly id?: string
+  /** In place of what the configuration says. */
+  readonly verify?: boolean | 'where-possible'
   /** `createRangeFetcher` of src/registry, wired up by whoever may import it; called for registries only, so that others need not load it. */
   readonly createFetcher: (config: RegistryConfig) => Promise<RangeFetcher>
   readonly signal: AbortSignal
@@ -17,13 +19,13 @@ export interface ConfiguredImageOptions {
 const MIN_RETRIES = 3
 
 /** Opens `bootstrap` with backend, cache and limits of `config`. See `RafsImage.open`. */
-export async function openConfiguredImage(config: NydusConfig, { bootstrap, id = config.id, createFetcher, signal }: ConfiguredImageOptions): Promise<RafsImage> {
+export async function openConfiguredImage(config: NydusConfig, { bootstrap, id = config.id, verify = config.cache.validate !== false, createFetcher, signal }: ConfiguredImageOptions): Promise<RafsImage> {
   const backend = await createBackend(config.backend, createFetcher)
   try {
     return await RafsImage.open({
       bootstrap, backend, id, signal, retry: retryOf(config.backend),
       ...(config.cache.workDir !== undefined && { cacheDirectory: path.resolve(config.cache.workDir) }),
-      verify: config.cache.validate !== false,
+      verify,
       amplifyBytes: config.rafs.batchSize,
       prefetchThreads: prefetchOf(config).threads,
     })

@@ -18,8 +18,8 @@ export interface OpenImageOptions {
   readonly retry?: RetryPolicy
   /** Directory of the blob cache; without one, a bounded number of chunks is kept in memory. */
   readonly cacheDirectory?: string
-  /** False only when the user said so explicitly: nothing that is read is verified then. */
-  readonly verify?: boolean
+  /** False only when the user said so explicitly: nothing that is read is verified then. 'where-possible': chunks of which the image knows nothing pass. */
+  readonly verify?: boolean | 'where-possible'
   /** Decompressed bytes up to which a miss is extended to its neighbours. */
   readonly amplifyBytes?: number
   /** Requests of a prefetch at once. */

@@ -34,8 +34,8 @@ export interface ImageBlobOptions {
   readonly metrics: BlobcacheMetrics
   /** Decompressed bytes up to which a miss is extended to its neighbours; 0 for none. */
   readonly amplifyBytes: number
-  /** False only when the configuration says so explicitly. */
-  readonly verify: boolean
+  /** False only when the configuration says so explicitly. 'where-possible': chunks of which the image knows nothing pass. */
+  readonly verify: boolean | 'where-possible'
   readonly cacheIo?: CacheIo | undefined
 }
 
@@ -116,11 +116,16 @@ export class ImageBlob {
     this.cache?.drop(index)
   }
 
-  /** Chunks of the blob that can be verified, in stored order: what a prefetch of everything takes. */
-  async allPlaces({ signal }: { readonly signal: AbortSignal }): Promise<ChunkPlace[]> {
+  /** Chunks of the blob that can be verified, in stored order: what a prefetch of everything takes. With `unverifiable` the others too. */
+  async allPlaces({ signal, unverifiable = false }: { readonly signal: AbortSignal; readonly unverifiable?: boolean }): Promise<ChunkPlace[]> {
     const layout = await this.layout({ signal })
     if (this.record.hasInlinedDigests && !this.#hasInlined) await this.#loads.run('digests', (shared) => this.#loadDigests(shared), signal)
-    return Array.from({ length: layout.count }, (_, i) => placeOf(layout, i)).filter(({ index }) => this.#evidence?.covers(index) ?? true)
+    return Array.from({ length: layout.count }, (_, i) => placeOf(layout, i)).filter(({ index }) => unverifiable || this.canVerify(index))
+  }
+
+  /** Whether chunk `index` can be told from wrong bytes; also true where nothing is verified. Known after `allPlaces`. */
+  canVerify(index: number): boolean {
+    return this.#evidence?.covers(index) ?? true
   }
 
   async close(): Promise<void> {
@@ -296,7 +301,7 @@ export class ImageBlob {
     const { view, blobIndex, reader, cacheDirectory, verify } = this.#options
     const cacheFile = cacheDirectory === undefined ? undefined : cacheNames(cacheDirectory, this.record.blobId).meta
     const layout = await loadChunkInfo({ view, blobIndex, reader, cacheFile, inBackground: (work) => { this.#metaWritten = work } }, { signal })
-    this.#evidence = verify ? new Evidence(view, blobIndex, layout) : undefined
+    this.#evidence = verify === false ? undefined : new Evidence(view, blobIndex, layout, { lenient: verify === 'where-possible' })
     this.#layout = layout
   }
 

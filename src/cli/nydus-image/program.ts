@@ -32,7 +32,7 @@ Examples:
   nydus-image check image.boot
   nydus-image inspect image.boot -R 'stat etc/passwd'
   nydus-image unpack -B image.boot -D blobs --output rootfs.tar`)
-  for (const command of [create(), merge(), check(), inspect(), stat(), unpack()]) program.addCommand(withLogOptions(command))
+  for (const command of [create(), merge(), check(), inspect(), stat(), unpack(), exportCommand()]) program.addCommand(withLogOptions(command))
   for (const command of laterCommands()) program.addCommand(withLogOptions(command))
   return program
 }
@@ -144,6 +144,19 @@ function unpack(): Command {
     .action(async (bootstrap: string | undefined, _options, command: Command) => (await import('./unpack.ts')).unpack(bootstrap, command))
 }
 
+function exportCommand(): Command {
+  return usageCommand('export')
+    .description('Export RAFS filesystems as raw block disk images')
+    .requiredOption('--block', 'Export RAFS filesystems as raw block disk images')
+    .option('-B, --bootstrap <bootstrap>', 'Bootstrap of the RAFS filesystem to be exported')
+    .option('-C, --config <config>', 'Configuration file containing a `BlobCacheEntry` object')
+    .option('-D, --localfs-dir <localfs-dir>', 'Path to the `localfs` working directory, which also enables the `localfs` storage backend')
+    .option('--threads <threads>', 'Number of windows of the disk that are written at once, valid values: [1-1024]', '4')
+    .option('-O, --output <output>', 'File path for saving the exported content; default <localfs-dir>/<name of the bootstrap>.disk')
+    .option('--verity', 'Generate dm-verity data for block device')
+    .action(async (_options, command: Command) => (await import('./export.ts')).exportBlock(command))
+}
+
 function prefetchPolicy(): Option {
   return new Option('--prefetch-policy <prefetch-policy>', 'Set data prefetch policy; patterns are read from stdin, one absolute path a line').choices(['fs', 'blob', 'none']).default('none')
 }
@@ -153,7 +166,6 @@ function laterCommands(): Command[] {
   const later = [
     ['compact', '(experimental)Compact specific nydus image, remove unused chunks in blobs, merge small blobs'],
     ['optimize', 'Optimize By Prefetch'],
-    ['export', 'Export RAFS filesystems as raw block disk images or tar files'],
     ['chunkdict', 'generate chunk dictionary'],
   ] as const
   return later.map(([name, description]) => usageCommand(name).description(`${description} [from a later version on]`)

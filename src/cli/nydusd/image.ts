@@ -45,8 +45,8 @@ async function configurationOf(values: ReadonlyMap<OptionName, string>): Promise
   return { config, settings: await parseConfig(config, { imagePullAuth: process.env['IMAGE_PULL_AUTH'] }) }
 }
 
-// Loaded when it is needed: an HTTP client is a third of a start.
-async function rangeFetcherOf({ scheme, host, repo, auth, registryToken, skipVerify, caCertFiles, proxyUrl, blobRedirect }: RegistryConfig): Promise<RangeFetcher> {
+/** Loaded when it is needed: an HTTP client is a third of a start. */
+export async function rangeFetcherOf({ scheme, host, repo, auth, registryToken, skipVerify, caCertFiles, proxyUrl, blobRedirect }: RegistryConfig): Promise<RangeFetcher> {
   const { createRangeFetcher, decodeBasic } = await import('../../registry/index.ts')
   const basic = auth === undefined ? undefined : decodeBasic(auth)
   if (auth !== undefined && basic === undefined) throw new CodedError('CONFIG_INVALID', 'backend.registry.auth must be base64 of user:password', { key: 'backend.registry.auth' })

@@ -80,7 +80,8 @@ export function localfsConfig(directory: string): NydusConfig {
   }
 }
 
-async function parseText(text: string): Promise<unknown> {
+/** JSON or TOML, by its first character. CONFIG_INVALID. */
+export async function parseText(text: string): Promise<unknown> {
   if (text.trimStart().startsWith('{')) {
     try {
       return JSON.parse(text)

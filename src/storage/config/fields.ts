@@ -5,18 +5,19 @@ import { CodedError } from '../../core/errors.ts'
 /** One table of a configuration; `path` names it in errors. Unknown keys are ignored. COMPAT: as serde does for upstream. */
 export class Fields {
   readonly path: string
-  readonly #values: Readonly<Record<string, unknown>>
+  /** All of it, unchecked. */
+  readonly values: Readonly<Record<string, unknown>>
 
   /** CONFIG_INVALID when `value` is no table. */
   constructor(value: unknown, path: string) {
     if (typeof value !== 'object' || value === null || Array.isArray(value)) throw invalid(path || 'the configuration', 'must be a table')
     // SAFETY: a non-null object that is no array; every value is checked where it is read.
-    this.#values = value as Record<string, unknown>
+    this.values = value as Record<string, unknown>
     this.path = path
   }
 
   has(key: string): boolean {
-    return this.#values[key] !== undefined && this.#values[key] !== null
+    return this.values[key] !== undefined && this.values[key] !== null
   }
 
   /** The value, or `fallback` when there is none; without a fallback it must be there. */
@@ -39,7 +40,7 @@ export class Fields {
 
   /** The table `key`, or undefined. */
   table(key: string): Fields | undefined {
-    return this.has(key) ? new Fields(this.#values[key], this.#name(key)) : undefined
+    return this.has(key) ? new Fields(this.values[key], this.#name(key)) : undefined
   }
 
   required(key: string): Fields {
@@ -52,7 +53,7 @@ export class Fields {
   }
 
   #value<T>(key: string, fallback: T | undefined, fits: (value: unknown) => boolean, kind: string): T {
-    const value = this.#values[key]
+    const value = this.values[key]
     if (value === undefined || value === null) return fallback ?? this.#missing(key)
     if (!fits(value)) throw invalid(this.#name(key), `must be ${kind}`)
     // SAFETY: `fits` is the check of exactly that type.

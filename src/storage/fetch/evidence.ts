@@ -16,9 +16,12 @@ export class Evidence {
   readonly #blobIndex: number
   readonly #layout: ChunkInfoArray
   readonly #digester: DigesterNumber
+  readonly #lenient: boolean
   #inlined: Uint8Array | undefined
 
-  constructor(view: BootstrapView, blobIndex: number, layout: ChunkInfoArray) {
+  /** `lenient`: chunks of which nothing is known pass. */
+  constructor(view: BootstrapView, blobIndex: number, layout: ChunkInfoArray, { lenient = false }: { readonly lenient?: boolean } = {}) {
+    this.#lenient = lenient
     this.#view = view
     this.#blobIndex = blobIndex
     this.#layout = layout
@@ -47,7 +50,7 @@ export class Evidence {
       const crc = this.#layout.crc32(index)
       const digestHolds = digest === undefined || Buffer.compare(digests.subarray(i * DIGEST_SIZE, (i + 1) * DIGEST_SIZE), digest) === 0
       const crcHolds = crc === undefined || crc === crcs[i]
-      if (!digestHolds || !crcHolds || (digest === undefined && crc === undefined)) wrong.add(index)
+      if (!digestHolds || !crcHolds || (!this.#lenient && digest === undefined && crc === undefined)) wrong.add(index)
     }
     return wrong
   }
