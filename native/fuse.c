@@ -39,8 +39,8 @@ static int write_all(int fd, const void *bytes, size_t length) {
   return written < 0 ? -errno : 0;
 }
 
-// A file that cannot give the bytes makes an EIO: never a short reply, never other bytes.
-static int write_file_reply(int fd, const uint8_t *header, size_t header_length, int file, int64_t offset, size_t length) {
+// A file that cannot give the bytes makes an EIO, or with `keep` no reply at all (-ENODATA): never a short reply, never other bytes.
+static int write_file_reply(int fd, const uint8_t *header, size_t header_length, int file, int64_t offset, size_t length, bool keep) {
   if (header_length < sizeof(struct fuse_out_header) || header_length > MAX_HEADER || offset < 0) return -EINVAL;
   bool complete = reserve_reply(header_length + length);
   if (complete) memcpy(reply_buffer, header, header_length);
@@ -50,6 +50,7 @@ static int write_file_reply(int fd, const uint8_t *header, size_t header_length,
     else if (size == 0 || errno != EINTR) complete = false;
   }
   if (complete) return write_all(fd, reply_buffer, header_length + length);
+  if (keep) return -ENODATA;
   struct fuse_out_header failure;
   memcpy(&failure, header, sizeof failure);
   failure.len = sizeof failure;
@@ -57,10 +58,10 @@ static int write_file_reply(int fd, const uint8_t *header, size_t header_length,
   return write_all(fd, &failure, sizeof failure);
 }
 
-static int write_reply(int fd, const uint8_t *header, size_t header_length, int file, int64_t offset, int64_t length) {
+static int write_reply(int fd, const uint8_t *header, size_t header_length, int file, int64_t offset, int64_t length, bool keep) {
   int result = file < 0 ? write_all(fd, header, header_length)
     : length < 0 || length > INT_MAX ? -EINVAL
-    : write_file_reply(fd, header, header_length, file, offset, (size_t)length);
+    : write_file_reply(fd, header, header_length, file, offset, (size_t)length, keep);
   return result == -ENOENT ? 0 : result; // the request was interrupted: nobody waits for this reply
 }
 
@@ -158,16 +159,24 @@ static napi_value exchange(napi_env env, napi_callback_info info) {
     return number(env, -EINVAL);
   }
 
+  const bool keep = errors.length > 1;
   int answered = -1;
+  bool kept = false;
   for (int32_t i = 0; i < reply_count; i++) {
-    const int32_t *row = replies.data + REPLY_COLUMNS * i;
+    int32_t *row = replies.data + REPLY_COLUMNS * i;
     const size_t at = (uint32_t)row[1], length = (uint32_t)row[2];
     const int64_t file_offset = (int64_t)((uint64_t)(uint32_t)row[5] << 32 | (uint32_t)row[4]);
-    if (at > out.length || length > out.length - at || write_reply(row[0], out.data + at, length, row[3], file_offset, row[6]) < 0) {
+    const int sent = at > out.length || length > out.length - at ? -EINVAL : write_reply(row[0], out.data + at, length, row[3], file_offset, row[6], keep);
+    if (sent == -ENODATA && keep) {
+      row[2] = 0;
+      errors.data[1]++;
+      kept = true;
+    } else if (sent < 0) {
       errors.data[0]++;
     }
     answered = row[0];
   }
+  if (kept) return number(env, 0); // the caller answers them in another way, before anything else
 
   const size_t slots = input.length / (size_t)slot, rows = requests.length / REQUEST_COLUMNS;
   Delivery delivery = {.rows = requests.data, .capacity = (int32_t)(slots < rows ? slots : rows), .input = input.data, .slot = (size_t)slot};
@@ -218,7 +227,7 @@ static napi_value fuse_reply(napi_env env, napi_callback_info info) {
   Bytes header = call_bytes(&call, 1);
   int file = call_int32(&call, 2);
   int64_t offset = call_int64(&call, 3), length = call_int64(&call, 4);
-  return call.failed ? NULL : number(env, write_reply(fd, header.data, header.length, file, offset, length));
+  return call.failed ? NULL : number(env, write_reply(fd, header.data, header.length, file, offset, length, false));
 }
 
 static napi_value fuse_mount(napi_env env, napi_callback_info info) {

@@ -118,7 +118,8 @@ export interface NativeAddon {
    *          of that session, again at every call until it is removed (-19: unmounted).
    * Each request gets `slot` bytes of `input` (1 MiB + 4096 at least for max_write of 1 MiB). Returns the number of rows, 0 after the timeout, or a negative errno
    * (-22: a buffer is too small). `timeoutMs` -1 waits for ever. Any number of threads may wait on one set.
-   * A reply refused with ENOENT (the request was interrupted) is ignored, other errors count in `errors[0]`.
+   * A reply refused with ENOENT (the request was interrupted) is ignored, other errors count in `errors[0]`. With `errors` of two numbers a
+   * reply whose file lacks the bytes is not sent as EIO: it counts in `errors[1]`, its row's length becomes 0, and the call returns 0 at once.
    */
   exchange(set: number, out: Uint8Array, replies: Int32Array, replyCount: number, input: Uint8Array, slot: number, requests: Int32Array, timeoutMs: number, errors: Int32Array): number
   /** One reply from any thread (misses): writes bytes, or header plus file bytes as in `exchange`. 0 (also when nobody waits for it) or a negative errno. Notifications have unique 0. */

@@ -112,6 +112,22 @@ describe('reads through a mount', () => {
     expect(sha256(scratch.mountpoint + largest.path)).toBe(largest.sha256)
   })
 
+  it('fetch again what a running daemon\'s cache file has lost, whether cut in the middle or at its start: never EIO, never zeros', async () => {
+    using scratch = new Scratch()
+    await using daemon = await startNydusd(scratch, ['--bootstrap', BOOT, '--config', scratch.config()])
+    const wrong = (): string[] => files.filter(({ path: name, sha256: digest }) => sha256(scratch.mountpoint + name) !== digest).map(({ path: name }) => name)
+    expect(wrong()).toEqual([])
+    const data = path.join(scratch.cache, `${blobId}.blob.data`)
+    const { size } = statSync(data)
+    for (const length of [Math.floor(size / 2) + 100, 0]) {
+      truncateSync(data, length)
+      await run('python3', ['-c', 'import os,sys\nfor f in sys.argv[1:]: os.posix_fadvise(os.open(f, os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)', ...files.map(({ path: name }) => scratch.mountpoint + name)])
+      expect(wrong()).toEqual([])
+      expect(statSync(data).size).toBe(size)
+    }
+    expect((await daemon.ask('GET', '/api/v1/daemon')).status).toBe(200)
+  })
+
   it('can be interrupted while the registry says nothing: hits go on, the killed reader is gone at once, the next one gets the bytes', async () => {
     using scratch = new Scratch()
     await using registry = await slowRegistry(path.join(VECTORS, 'blobs', blobId))

@@ -54,6 +54,11 @@ export const CONTROLS: readonly Control[] = [
     test: 'src/rafs/image.test.ts', fails: 'readers at once fetch each chunk once',
   },
   {
+    name: 'cut-cache', safeguard: 'what a cut cache file has lost is not ready when the file grows again', file: 'src/storage/cache/blob-cache.ts',
+    code: 'const lost = this.#ready.revokeBeyond(fstatSync(this.dataFd).size)', replacement: 'const lost: number[] = []',
+    test: 'src/storage/cache/blob-cache.test.ts', fails: 'BlobCache takes back everything that a cut file lost before it grows again: what a write leaves behind it are zeros',
+  },
+  {
     name: 'claims', safeguard: 'processes and mounts that share a cache fetch a chunk once', file: 'src/storage/cache/blob-cache.ts',
     code: '(this.#claimOne(index) ? mine : others).push(index)', replacement: '{ this.#claimOne(index); mine.push(index) }',
     test: 'src/storage/cache/blob-cache.test.ts', fails: 'BlobCache gives a chunk to one caller, and to the next when it is released',

@@ -100,6 +100,14 @@ export class FuseCore {
     return this.#reply(0)
   }
 
+  /** The READ of `length` bytes at `at` of the input, which was a `file` outcome, as a miss: the file did not have the bytes after all. */
+  asMiss(at: number, length: number): Miss {
+    this.#at = at
+    this.#length = length
+    const inode = this.#inodeOf(this.#image(), S_IFREG)
+    return this.#missOf(inode, this.#offset(), Math.min(this.#size(), inode.size - this.#offset()))
+  }
+
   #dispatch(): Outcome {
     switch (this.opcode) {
       case FUSE_OP.LOOKUP: return this.#lookup()
@@ -153,11 +161,7 @@ export class FuseCore {
     if (length <= 0) return this.#reply(0)
     this.extents.clear()
     if (!image.locate(inode, offset, length, this.extents)) {
-      this.#unique()
-      this.miss.serial = this.#serial()
-      this.miss.nid = inode.nid
-      this.miss.offset = offset
-      this.miss.length = length
+      this.#missOf(inode, offset, length)
       return OUTCOME.miss
     }
     this.#reply(length)
@@ -289,9 +293,15 @@ export class FuseCore {
     if (this.#length < BODY + bytes) throw new CodedError('SERVE_BAD_REQUEST', 'request is shorter than its structure')
   }
 
-  #unique(): void {
-    this.miss.uniqueLow = this.#in.getUint32(this.#at + H.uniqueLow, true)
-    this.miss.uniqueHigh = this.#in.getUint32(this.#at + H.uniqueHigh, true)
+  #missOf({ nid }: Inode, offset: number, length: number): Miss {
+    const { miss } = this
+    miss.uniqueLow = this.#in.getUint32(this.#at + H.uniqueLow, true)
+    miss.uniqueHigh = this.#in.getUint32(this.#at + H.uniqueHigh, true)
+    miss.serial = this.#serial()
+    miss.nid = nid
+    miss.offset = offset
+    miss.length = length
+    return miss
   }
 
   // --- the reply ------------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ const BATCH = 4
 /** LIMIT: replies of a batch that are bytes (most are a few hundred); untouched pages cost nothing. */
 const OUTPUT = BATCH * REPLY_SLOT
 const REPLY_COLUMNS = 7
+/** Of a reply row: its length, which the native call sets to 0 when the file lacks the bytes. */
+const REPLY_LENGTH = 2
 const REQUEST_COLUMNS = 4
 const REPLY_ALIGNMENT = 8
 const WORD = 2 ** 32
@@ -51,7 +53,10 @@ class WorkerLoop {
   readonly #output = new Uint8Array(OUTPUT)
   readonly #requests = new Int32Array(BATCH * REQUEST_COLUMNS)
   readonly #replies = new Int32Array(BATCH * REPLY_COLUMNS)
-  readonly #errors = new Int32Array(1)
+  /** The request row that each reply belongs to. */
+  readonly #answers = new Int32Array(BATCH)
+  /** See NativeAddon.exchange: refused replies, replies whose file lacks the bytes. */
+  readonly #errors = new Int32Array(2)
   #replyCount = 0
   #replyAt = 0
   #stopped = false
@@ -66,6 +71,7 @@ class WorkerLoop {
     this.#readMessages()
     while (!this.#stopped) {
       const count = native.exchange(start.waitSet, this.#output, this.#replies, this.#replyCount, this.#input, REQUEST_SLOT, this.#requests, -1, this.#errors)
+      if (this.#errors[1] !== 0) this.#missLost()
       this.#replyCount = 0
       this.#replyAt = 0
       if (count < 0 && count !== -ERRNO.EINTR) throw new Error(`the wait set broke: errno ${-count}`)
@@ -84,12 +90,12 @@ class WorkerLoop {
       const length = this.#requests[row + 3]!
       if (cookie === WAKE_UP) this.#readMessages()
       else if (length < 0) this.#ended(cookie, fd, -length)
-      else from = this.#request(cookie, fd, this.#requests[row + 2]!, length, from)
+      else from = this.#request(i, cookie, fd, this.#requests[row + 2]!, length, from)
     }
   }
 
-  /** Returns the time at its end, ms. */
-  #request(cookie: number, fd: number, at: number, length: number, from: number): number {
+  /** Serves request row `index`. Returns the time at its end, ms. */
+  #request(index: number, cookie: number, fd: number, at: number, length: number, from: number): number {
     let session = this.#sessions.get(cookie)
     if (!session) {
       this.#readMessages()
@@ -98,28 +104,30 @@ class WorkerLoop {
     }
     const { core } = session
     const outcome = core.handle(at, length, this.#replyAt)
-    if (outcome === OUTCOME.miss) {
+    // One extent is spliced by the native call; several are put together here.
+    const lost = outcome === OUTCOME.file && core.extents.count > 1 && !this.#copy(core)
+    if (lost) core.asMiss(at, length)
+    if (lost || outcome === OUTCOME.miss) {
       this.#env.post({ kind: 'miss', session: cookie, miss: { ...core.miss }, at: performance.timeOrigin + from })
       return performance.now()
     }
     if (outcome === OUTCOME.interrupt) this.#env.post({ kind: 'interrupt', session: cookie, uniqueLow: core.miss.uniqueLow, uniqueHigh: core.miss.uniqueHigh })
-    else if (outcome !== OUTCOME.none) this.#reply(core, fd, outcome === OUTCOME.file)
+    else if (outcome !== OUTCOME.none) this.#reply(index, core, fd, outcome === OUTCOME.file)
     const now = performance.now()
     this.#counters.record(core.opcode, core.errno, now - from, core.replyLength - outHeader.size)
     return now
   }
 
-  #reply(core: FuseCore, fd: number, file: boolean): void {
+  #reply(index: number, core: FuseCore, fd: number, file: boolean): void {
     const { fds, offsets, lengths, count } = core.extents
-    // One extent is spliced by the native call; several are put together here.
-    if (file && count > 1) this.#copy(core)
     const spliced = file && count === 1
+    this.#answers[this.#replyCount] = index
     const row = this.#replyCount++ * REPLY_COLUMNS
     const length = spliced ? outHeader.size : core.replyLength
     const offset = offsets[0] ?? 0
     this.#replies[row] = fd
     this.#replies[row + 1] = this.#replyAt
-    this.#replies[row + 2] = length
+    this.#replies[row + REPLY_LENGTH] = length
     this.#replies[row + 3] = spliced ? fds[0]! : -1
     this.#replies[row + 4] = offset % WORD | 0
     this.#replies[row + 5] = offset / WORD
@@ -135,21 +143,31 @@ class WorkerLoop {
     }
   }
 
-  // A cache file that is shorter than its chunk map says is EIO, never a short read: that would look like the end of the file.
-  #copy(core: FuseCore): void {
+  // The file is shorter than its chunks say: somebody cut it. The main thread finds out, and fetches. The requests are still in the input: the
+  // native call reads nothing before this is settled.
+  #missLost(): void {
+    this.#errors[1] = 0
+    for (let i = 0; i < this.#replyCount; i++) {
+      if (this.#replies[i * REPLY_COLUMNS + REPLY_LENGTH] !== 0) continue
+      const [cookie, , at, length] = this.#requests.subarray(this.#answers[i]! * REQUEST_COLUMNS)
+      const miss = this.#sessions.get(cookie!)?.core.asMiss(at!, length!)
+      if (miss) this.#env.post({ kind: 'miss', session: cookie!, miss: { ...miss }, at: performance.timeOrigin + performance.now() })
+    }
+  }
+
+  /** False when a cache file is shorter than it should be; never a short read, that would look like the end of the file. */
+  #copy(core: FuseCore): boolean {
     const { fds, offsets, lengths, count } = core.extents
     let to = this.#replyAt + outHeader.size
     for (let i = 0; i < count; i++) {
       for (let done = 0; done < lengths[i]!;) {
         const size = this.#env.native.pread(fds[i]!, this.#output, to, lengths[i]! - done, offsets[i]! + done)
-        if (size <= 0) {
-          core.fail(ERRNO.EIO)
-          return
-        }
+        if (size <= 0) return false
         done += size
         to += size
       }
     }
+    return true
   }
 
   #ended(session: number, fd: number, errno: number): void {

@@ -126,6 +126,24 @@ describe('BlobCache', () => {
     expect(blocks * 512).toBeLessThan(1 << 20)
   })
 
+  it('takes back everything that a cut file lost before it grows again: what a write leaves behind it are zeros', async () => {
+    const cache = open()
+    const other = open()
+    await cache.store([run(1), run(5), run(9)])
+    truncateSync(path.join(directory, 'b.blob.data'), 2 * CHUNK)
+    await cache.store([run(12)])
+    expect([1, 5, 9, 12].filter((index) => other.isReady(place(index)))).toEqual([1, 12])
+    expect(statSync(path.join(directory, 'b.blob.data')).size).toBe(COUNT * CHUNK)
+  })
+
+  it('takes back what a cut file lost when another daemon opens it', async () => {
+    const cache = open()
+    await cache.store([run(1), run(5)])
+    truncateSync(path.join(directory, 'b.blob.data'), 2 * CHUNK)
+    open()
+    expect([1, 5].filter((index) => cache.isReady(place(index)))).toEqual([1])
+  })
+
   it('gives a chunk to one caller, and to the next when it is released', async () => {
     const one = open()
     const other = open()

@@ -41,6 +41,8 @@ const SYNC_AFTER_BYTES = 32 * MiB
 const STORE_AGAIN_MS = 30_000
 /** LIMIT: a claim older than this is broken though its owner lives: who waits for a process that hangs must still be served within 20 s. */
 const CLAIM_SECONDS = 10
+/** LIMIT: who found a chunk ready a moment before it was taken back has read its bytes (a system call later) when the file grows again. */
+const READERS_GRACE_MS = 50
 /** LIMIT: pauses while another process fetches; processes share no descriptor that could wake us. */
 const FIRST_WAIT_MS = 1
 const MAX_WAIT_MS = 20
@@ -50,6 +52,7 @@ export class BlobCache {
   /** Of the cache file: may be lent, marked, spliced from. */
   readonly dataFd: number
   readonly #directory: string
+  readonly #size: number
   readonly #writable: boolean
   readonly #map: ChunkMap
   readonly #region: SharedRegion
@@ -76,17 +79,23 @@ export class BlobCache {
     const { fd, writable } = openData(directory, names.data)
     this.dataFd = fd
     this.#directory = directory
+    this.#size = size
     this.#writable = writable
     this.#io = io
     const undo = [() => closeSync(fd)]
     try {
-      // from the start as long as the device: EROFS and the kernel see the size, and a hole costs nothing
-      if (writable && fstatSync(fd).size < size) ftruncateSync(fd, size)
       this.#map = ChunkMap.open(names.chunkMap, chunkCount, { writable, io })
       undo.push(() => this.#map.close())
       this.#region = openSharedRegion(fd, chunkCount)
       undo.push(() => this.#region.close())
       this.#ready = ReadyMap.map(this.#region.fd, chunkCount, { writable: true })
+      const length = fstatSync(fd).size
+      if (writable && length < size) {
+        // others may use a file that was cut: what it lost must not become zeros that are said to be ready
+        if (this.#ready.revokeBeyond(length).length > 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, READERS_GRACE_MS)
+        // from the start as long as the device: EROFS and the kernel see the size, and a hole costs nothing
+        ftruncateSync(fd, size)
+      }
     } catch (error) {
       for (const step of undo.reverse()) step()
       throw error
@@ -133,6 +142,7 @@ export class BlobCache {
     if (!this.#writable || performance.now() < this.#noStoreUntil) return false
     for (const { offset, bytes, chunks } of runs) {
       try {
+        if (fstatSync(this.dataFd).size < this.#size) await this.#regrow()
         await this.#io.write(this.dataFd, bytes, offset) // 2
       } catch (error) {
         this.#degrade(errnoOf(error))
@@ -189,6 +199,16 @@ export class BlobCache {
     this.#region.close()
     this.#map.close()
     closeSync(this.dataFd)
+  }
+
+  // Somebody cut the file. A write behind its end would turn everything between into zeros, so first nobody may believe in that any more.
+  async #regrow(): Promise<void> {
+    const lost = this.#ready.revokeBeyond(fstatSync(this.dataFd).size)
+    this.#map.update(lost, false) // a hint only: who meets such a chunk verifies it
+    publish('storage:cache:degraded', { directory: this.#directory, reason: `a cache file was cut short: ${lost.length} chunks are fetched again` })
+    await delay(READERS_GRACE_MS)
+    // another process may have done the same meanwhile, and stored
+    if (fstatSync(this.dataFd).size < this.#size) ftruncateSync(this.dataFd, this.#size)
   }
 
   async #sync(): Promise<void> {

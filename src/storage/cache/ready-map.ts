@@ -72,6 +72,18 @@ export class ReadyMap {
     Atomics.store(this.#words, HEADER_WORDS + index * SLOT_WORDS, 0)
   }
 
+  /** Takes back every chunk that ends behind byte `size` of the cache file; their indices. */
+  revokeBeyond(size: number): number[] {
+    const lost: number[] = []
+    for (let index = 0, at = HEADER_WORDS; index < this.count; index++, at += SLOT_WORDS) {
+      const place = Atomics.load(this.#words, at)
+      if (place === 0 || (place - 1) * BLOCK + this.#words[at + SIZE]! <= size) continue
+      Atomics.store(this.#words, at, 0)
+      lost.push(index)
+    }
+    return lost
+  }
+
   /** Who claims chunk `index` since when; 0 for nobody. */
   claimOf(index: number): { readonly claim: number; readonly at: number } {
     const at = HEADER_WORDS + index * SLOT_WORDS
