@@ -21,9 +21,19 @@ int64_t lz4_decompress(const uint8_t *source, size_t length, uint8_t *target, si
   return size < 0 ? -1 : size;
 }
 
+// Frames do not name their content's size, which is 1 to 3 bytes of each: every reader of a chunk has it from the image.
 size_t zstd_compress(const uint8_t *source, size_t length, uint8_t *target, size_t capacity, int level) {
-  if (compression_context == NULL && (compression_context = ZSTD_createCCtx()) == NULL) return 0;
-  size_t size = ZSTD_compressCCtx(compression_context, target, capacity, source, length, level);
+  if (compression_context == NULL) {
+    ZSTD_CCtx *created = ZSTD_createCCtx();
+    if (created == NULL) return 0;
+    if (ZSTD_isError(ZSTD_CCtx_setParameter(created, ZSTD_c_contentSizeFlag, 0))) {
+      ZSTD_freeCCtx(created);
+      return 0;
+    }
+    compression_context = created;
+  }
+  if (ZSTD_isError(ZSTD_CCtx_setParameter(compression_context, ZSTD_c_compressionLevel, level))) return 0;
+  size_t size = ZSTD_compress2(compression_context, target, capacity, source, length);
   return ZSTD_isError(size) ? 0 : size;
 }
 
