@@ -6,6 +6,7 @@ import { request } from 'node:http'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { CodedError, foreignText } from '../core/errors.ts'
+import { OWNER_VARIABLE } from '../core/owner.ts'
 import { native } from '../native/load.ts'
 
 export interface NydusdOptions {
@@ -44,11 +45,11 @@ export async function startNydusd(options: NydusdOptions): Promise<RunningNydusd
   await mkdir(mountpoint, { recursive: true })
   await rm(apiSocket, { force: true })
   const child = spawn(file, [...argv, '--config', config, '--mountpoint', mountpoint, '--bootstrap', bootstrap, '--apisock', apiSocket, '--log-level', 'warn'], {
-    stdio: ['ignore', 'pipe', 'pipe'], env,
+    stdio: ['ignore', 'pipe', 'pipe', 'pipe'], env: { ...env, [OWNER_VARIABLE]: '3' }, // killed, we let go of that pipe, and the daemon ends
     detached: true, // Ctrl-C is for us: the daemon ends when we say so, after the last reader
   })
   let said = ''
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => { said = `${said}${String(data)}`.slice(-MAX_MESSAGE) })
+  for (const stream of [child.stdout, child.stderr]) stream?.on('data', (data) => { said = `${said}${String(data)}`.slice(-MAX_MESSAGE) })
   const ended = new Promise<void>((resolve) => { child.on('close', () => resolve()) })
   const failed = new Promise<never>((_, reject) => {
     child.on('error', (cause) => reject(new CodedError('SERVE_MOUNT', `${file} cannot be run`, { file }, { cause })))

@@ -17,6 +17,7 @@ export async function withProgress<T>(listener: ProgressListener | undefined, ac
     subscribe('image:layer:progress', (event) => listener({ type: 'layer', ...event })),
     subscribe('image:step:done', (event) => listener({ type: 'step', ...event })),
     subscribe('image:warning:raised', (event) => listener({ type: 'warning', ...event })),
+    subscribe('registry:credentials:skipped', ({ host, helper, reason }) => listener({ type: 'warning', message: `no credentials for ${host}: ${helper} is ${reason}` })),
     subscribe('build:source:warning', ({ path, reason }) => listener({ type: 'warning', message: `${path}: ${reason}` })),
   ]
   try {

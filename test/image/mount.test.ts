@@ -9,9 +9,13 @@ import { scanDirectory, type TreeEntry } from '../support/expect.ts'
 import { BootstrapView } from '../../src/format/rafs-v6/bootstrap-view.ts'
 import { LayoutMaker, named, readJson } from './make-image.ts'
 import { sampleLayers, sampleLayout } from './sample.ts'
-import { nydusify, startNydusify, temporary, until } from './support.ts'
+import { nydusify, ROOT, startNydusify, temporary, until } from './support.ts'
 
 const isMounted = (directory: string) => fs.readFileSync('/proc/self/mounts', 'utf8').includes(` ${directory} `)
+
+function childrenOf(pid: number): number[] {
+  return fs.readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number)
+}
 
 describe('nydusify mount', () => {
   it('mounts lazily, and Ctrl-C takes everything away again', async () => {
@@ -42,6 +46,32 @@ describe('nydusify mount', () => {
     await until('the mount', () => job.text().includes('mounted'))
     execFileSync('umount', [work.at('mnt')])
     expect((await job.ended).code).toBe(0)
+  })
+
+  /** Whether the daemon of a killed nydusify is gone soon, with its mount. */
+  async function endsWithOwner(work: ReturnType<typeof temporary>, nydusd: readonly string[]): Promise<boolean> {
+    sampleLayout(work.at('source'))
+    await convert({ source: `oci:${work.at('source')}:sample`, target: `oci:${work.at('target')}:n`, workDirectory: work.at('w') })
+    await using job = startNydusify(['mount', '--target', `oci:${work.at('target')}:n`, '--mount-path', work.at('mnt'), '--work-dir', work.at('m'), ...nydusd])
+    await until('the mount', () => job.text().includes('mounted'))
+    const [daemon] = childrenOf(job.child.pid!)
+    job.child.kill('SIGKILL')
+    const isGone = await until('the end of the daemon', () => !isMounted(work.at('mnt')), 3000).then(() => true, () => false)
+    if (!isGone) process.kill(daemon!, 'SIGTERM')
+    await until('the end of the daemon', () => !fs.existsSync(`/proc/${daemon}`))
+    expect(isMounted(work.at('mnt'))).toBe(false)
+    return isGone
+  }
+
+  it('killed with -9, takes its daemon and the mount with it', async () => {
+    using work = temporary('orphan')
+    expect(await endsWithOwner(work, [])).toBe(true)
+  })
+
+  it('would leave a daemon that is not told of its owner', async () => {
+    using work = temporary('orphan')
+    fs.writeFileSync(work.at('nydusd'), `#!/bin/sh\nunset NYDUSD_OWNER_FD\nexec ${path.join(ROOT, 'bin/nydusd')} "$@"\n`, { mode: 0o755 })
+    expect(await endsWithOwner(work, ['--nydusd', work.at('nydusd')])).toBe(false)
   })
 
   it('refuses what is no Nydus image, and leaves nothing', () => {

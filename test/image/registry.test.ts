@@ -40,6 +40,24 @@ describe('docker-registry', () => {
   })
 })
 
+describe('a credential helper that is not installed', () => {
+  it('is told of, and what else knows the registry is used', async () => {
+    using work = temporary('helper')
+    sampleLayout(work.at('source'))
+    fs.mkdirSync(work.at('storage'))
+    await using registry = await startDockerRegistry(work.at('storage'), { auth: 'basic' })
+    fs.mkdirSync(work.at('config'))
+    const auths = { [registry.host]: { auth: Buffer.from(`${USERNAME}:${PASSWORD}`).toString('base64') } }
+    fs.writeFileSync(work.at('config/config.json'), JSON.stringify({ credHelpers: { [registry.host]: 'absent-here' }, auths }))
+    const image = `${registry.host}/a:n`
+    for (const argv of [['convert', '--source', `oci:${work.at('source')}:sample`, '--target', image, '--plain-http', '--work-dir', work.at('w')], ['ls', '--insecure', image]]) {
+      const { code, stderr } = nydusify(argv, { env: { DOCKER_CONFIG: work.at('config') } })
+      expect(code, stderr).toBe(0)
+      expect(stderr).toContain(`no credentials for ${registry.host}: docker-credential-absent-here is not installed`)
+    }
+  })
+})
+
 describe('blobs between repositories', () => {
   it('are mounted, not sent, when a converted image is copied within a registry', async () => {
     using work = temporary('cross')

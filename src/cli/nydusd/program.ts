@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { CodedError } from '../../core/errors.ts'
+import { OWNER_VARIABLE } from '../../core/owner.ts'
 import { machineLimits } from '../../native/machine.ts'
 import { ApiServer, Daemon, type DaemonEnd, mountedDevice } from '../../serve/index.ts'
 import { EXIT, explain, type LogLevel } from '../conventions.ts'
@@ -57,6 +58,7 @@ async function serveFuse(values: Values): Promise<number> {
   }
   process.on('SIGTERM', end)
   process.on('SIGINT', end)
+  if (process.env[OWNER_VARIABLE] !== undefined) (await import('./owner.ts')).watchOwner(process.env, end)
   let api: ApiServer | undefined
   try {
     if (!(await startsInInit(values))) {

@@ -3,7 +3,9 @@
 import { once } from 'node:events'
 import { openImage } from '../../library/open-image.ts'
 import type { FileStat, ImageFiles } from '../../library/image-files.ts'
+import { type ProgressEvent, withProgress } from '../../library/progress.ts'
 import { usageError, type Values } from './flags.ts'
+import { log } from './log.ts'
 import { registryOf } from './registry-flags.ts'
 import { untilSignal } from '../signals.ts'
 
@@ -59,10 +61,11 @@ export async function catFromCommandLine(values: Values): Promise<number> {
 }
 
 async function withImage(values: Values, image: string, action: (files: ImageFiles, signal: AbortSignal) => Promise<void>): Promise<void> {
-  await untilSignal(async (signal) => {
+  const warn = (event: ProgressEvent): void => { if (event.type === 'warning') log.warn(event.message) }
+  await untilSignal((signal) => withProgress(warn, async () => {
     await using files = await openImage(image, { registry: registryOf({ insecure: values.isOn('insecure') }), platform: values.text('platform'), signal })
     await action(files, signal)
-  })
+  }))
 }
 
 function print(line: Buffer): Promise<void> {
