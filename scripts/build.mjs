@@ -1,29 +1,88 @@
 #!/usr/bin/env node
 // Builds everything that runs: the native addon (scripts/build-native.mjs), dist/ from src/, and dist/build-info.json. Quick when nothing changed.
+// dist/ is made elsewhere and brought in file by file, by renames, and only what has changed: a program that starts meanwhile finds every file,
+// whole, and a build that fails changes nothing.
 import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { rolldown } from 'rolldown'
 
 const root = path.resolve(import.meta.dirname, '..')
-for (const [name, args] of [['native addon', ['scripts/build-native.mjs']], ['TypeScript', ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json']]]) {
+const dist = path.join(root, 'dist')
+const NEXT = 'next-'
+
+run('native addon', ['scripts/build-native.mjs'])
+const work = workDirectory()
+try {
+  const next = path.join(work, 'dist')
+  run('TypeScript', ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json', '--outDir', next])
+  await bundle(next)
+  fs.writeFileSync(path.join(next, 'build-info.json'), `${JSON.stringify(buildInfo())}\n`)
+  bringIn(next)
+} finally {
+  fs.rmSync(work, { recursive: true, force: true })
+}
+
+function run(name, args) {
   const { status } = spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' })
-  if (status !== 0) {
-    process.stderr.write(`build: ${name} failed\n`)
-    process.exit(1)
+  if (status === 0) return
+  process.stderr.write(`build: ${name} failed\n`)
+  process.exit(1)
+}
+
+/** A directory on dist's file system; those of builds that were killed are removed, and this one also when the process exits early. */
+function workDirectory() {
+  const parent = path.join(root, 'build')
+  for (const name of fs.readdirSync(parent)) {
+    if (name.startsWith(NEXT) && !isAlive(Number(name.slice(NEXT.length)))) fs.rmSync(path.join(parent, name), { recursive: true, force: true })
+  }
+  const made = path.join(parent, `${NEXT}${process.pid}`)
+  fs.mkdirSync(made)
+  process.on('exit', () => fs.rmSync(made, { recursive: true, force: true }))
+  return made
+}
+
+function isAlive(pid) {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return error.code === 'EPERM'
   }
 }
 
 // nydusd and its worker thread as one file each: 80 modules are 40 ms of a daemon's start. What is imported later stays in files of its own, packages
-// stay packages. dist/bundle is as deep as dist/cli: paths relative to a module's own file still lead to the package's root.
-const bundle = await rolldown({
-  input: { nydusd: path.join(root, 'dist/cli/nydusd.js'), thread: path.join(root, 'dist/serve/worker/thread.js') },
-  platform: 'node', external: (id) => !id.startsWith('.') && !path.isAbsolute(id), logLevel: 'warn',
-})
-await bundle.write({ dir: path.join(root, 'dist/bundle'), format: 'esm', entryFileNames: '[name].js', chunkFileNames: '[name]-[hash].js', cleanDir: true })
-await bundle.close()
+// stay packages. dist/bundle is as deep as dist/cli: paths relative to a module's own file still lead to the package's root. No hashes in names:
+// what a daemon has not loaded yet is still there after the next build.
+async function bundle(next) {
+  const made = await rolldown({
+    cwd: path.dirname(next), input: { nydusd: path.join(next, 'cli/nydusd.js'), thread: path.join(next, 'serve/worker/thread.js') },
+    platform: 'node', external: (id) => !id.startsWith('.') && !path.isAbsolute(id), logLevel: 'warn',
+  })
+  await made.write({ dir: path.join(next, 'bundle'), format: 'esm', entryFileNames: '[name].js', chunkFileNames: '[name].js' })
+  await made.close()
+}
 
-const { version } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8'))
-const commit = spawnSync('git', ['rev-parse', 'HEAD'], { cwd: root, encoding: 'utf8' })
-const info = { version: `v${version}`, gitCommit: commit.status === 0 ? commit.stdout.trim() : 'unknown', buildTime: new Date().toISOString() }
-fs.writeFileSync(path.join(root, 'dist/build-info.json'), `${JSON.stringify(info)}\n`)
+function buildInfo() {
+  const { version } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8'))
+  const commit = spawnSync('git', ['rev-parse', 'HEAD'], { cwd: root, encoding: 'utf8' })
+  return { version: `v${version}`, gitCommit: commit.status === 0 ? commit.stdout.trim() : 'unknown', buildTime: new Date().toISOString() }
+}
+
+/** New and changed files first, then what is no more. */
+function bringIn(next) {
+  const files = filesOf(next)
+  for (const name of files) {
+    const [from, to] = [path.join(next, name), path.join(dist, name)]
+    if (fs.existsSync(to) && fs.readFileSync(to).equals(fs.readFileSync(from))) continue
+    fs.mkdirSync(path.dirname(to), { recursive: true })
+    fs.renameSync(from, to)
+  }
+  const kept = new Set(files)
+  for (const name of fs.existsSync(dist) ? filesOf(dist) : []) if (!kept.has(name)) fs.rmSync(path.join(dist, name), { force: true })
+}
+
+function filesOf(directory) {
+  return fs.readdirSync(directory, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile())
+    .map((entry) => path.relative(directory, path.join(entry.parentPath, entry.name)))
+}

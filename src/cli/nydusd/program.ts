@@ -58,7 +58,9 @@ async function serveFuse(values: Values): Promise<number> {
   }
   process.on('SIGTERM', end)
   process.on('SIGINT', end)
-  if (process.env[OWNER_VARIABLE] !== undefined) (await import('./owner.ts')).watchOwner(process.env, end)
+  const owner = process.env[OWNER_VARIABLE]
+  delete process.env[OWNER_VARIABLE] // it is of no concern to our children
+  if (owner !== undefined) (await import('./owner.ts')).watchOwner(owner, end)
   let api: ApiServer | undefined
   try {
     if (!(await startsInInit(values))) {
