@@ -51,16 +51,19 @@ function isAlive(pid) {
   }
 }
 
-// nydusd and its worker thread as one file each: 80 modules are 40 ms of a daemon's start. What is imported later stays in files of its own, packages
-// stay packages. dist/bundle is as deep as dist/cli: paths relative to a module's own file still lead to the package's root. No hashes in names:
-// what a daemon has not loaded yet is still there after the next build.
+// nydusd and its worker thread as one file each: 80 modules are 40 ms of a daemon's start. Bundled apart: what both share would be files again.
+// What is imported later stays in files of its own, packages stay packages; test/unit/start-up.test.ts counts what a start loads. dist/bundle is
+// as deep as dist/cli: paths relative to a module's own file still lead to the package's root. No hashes in names: what a daemon has not
+// loaded yet is still there after the next build.
 async function bundle(next) {
-  const made = await rolldown({
-    cwd: path.dirname(next), input: { nydusd: path.join(next, 'cli/nydusd.js'), thread: path.join(next, 'serve/worker/thread.js') },
-    platform: 'node', external: (id) => !id.startsWith('.') && !path.isAbsolute(id), logLevel: 'warn',
-  })
-  await made.write({ dir: path.join(next, 'bundle'), format: 'esm', entryFileNames: '[name].js', chunkFileNames: '[name].js' })
-  await made.close()
+  for (const [name, entry] of [['nydusd', 'cli/nydusd.js'], ['thread', 'serve/worker/thread.js']]) {
+    const made = await rolldown({
+      cwd: path.dirname(next), input: { [name]: path.join(next, entry) }, platform: 'node', external: (id) => !id.startsWith('.') && !path.isAbsolute(id), logLevel: 'warn',
+    })
+    // a worker may load parts later, too: they must not be mistaken for the daemon's of the same name
+    await made.write({ dir: path.join(next, 'bundle'), format: 'esm', entryFileNames: '[name].js', chunkFileNames: name === 'nydusd' ? '[name].js' : `${name}.[name].js` })
+    await made.close()
+  }
 }
 
 function buildInfo() {
