@@ -17,6 +17,7 @@ NAPI_MODULE_INIT() {
   mount_register(env, exports);
   fuse_register(env, exports);
   socket_register(env, exports);
+  poll_register(env, exports);
   napi_add_env_cleanup_hook(env, release_thread, NULL);
   return exports;
 }

@@ -1,7 +1,8 @@
-// Descriptors over a connected Unix socket (SCM_RIGHTS).
+// Unix sockets as descriptors, and descriptors over them (SCM_RIGHTS).
 #include "addon.h"
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 enum { MAX_DESCRIPTORS = 253 }; // the kernel's SCM_MAX_FD
 
@@ -75,7 +76,54 @@ static napi_value receive_fds(napi_env env, napi_callback_info info) {
   return number(env, -EMSGSIZE);
 }
 
+// A Unix socket, non-blocking, and the address of its path. 0 or -errno.
+static int open_socket(Call *call, int *fd, struct sockaddr_un *address) {
+  char path[PATH_MAX];
+  int error = call_path(call, 0, path);
+  bool packets = call_bool(call, 1);
+  if (call->failed || error < 0) return error;
+  *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+  if (strlen(path) >= sizeof address->sun_path) return -ENAMETOOLONG;
+  strcpy(address->sun_path, path);
+  *fd = socket(AF_UNIX, (packets ? SOCK_SEQPACKET : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  return *fd < 0 ? -errno : 0;
+}
+
+static napi_value result_or_close(napi_env env, int fd, int result) {
+  if (result == 0) return number(env, fd);
+  int error = errno;
+  close(fd);
+  return number(env, -error);
+}
+
+static napi_value unix_connect(napi_env env, napi_callback_info info) {
+  Call call = call_begin(env, info, "unixConnect");
+  struct sockaddr_un address;
+  int fd, error = open_socket(&call, &fd, &address);
+  if (call.failed) return NULL;
+  return error < 0 ? number(env, error) : result_or_close(env, fd, connect(fd, (struct sockaddr *)&address, sizeof address));
+}
+
+static napi_value unix_listen(napi_env env, napi_callback_info info) {
+  Call call = call_begin(env, info, "unixListen");
+  struct sockaddr_un address;
+  int fd, error = open_socket(&call, &fd, &address);
+  if (call.failed) return NULL;
+  if (error < 0) return number(env, error);
+  int result = bind(fd, (struct sockaddr *)&address, sizeof address);
+  return result_or_close(env, fd, result == 0 ? listen(fd, SOMAXCONN) : result);
+}
+
+static napi_value unix_accept(napi_env env, napi_callback_info info) {
+  Call call = call_begin(env, info, "unixAccept");
+  int fd = call_int32(&call, 0);
+  return call.failed ? NULL : result_of(env, accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
+}
+
 void socket_register(napi_env env, napi_value exports) {
+  export_function(env, exports, "unixConnect", unix_connect);
+  export_function(env, exports, "unixListen", unix_listen);
+  export_function(env, exports, "unixAccept", unix_accept);
   export_function(env, exports, "sendFds", send_fds);
   export_function(env, exports, "receiveFds", receive_fds);
 }

@@ -126,8 +126,23 @@ export interface NativeAddon {
   fuseReply(fd: number, header: Uint8Array, fileFd: number, fileOffset: number, fileLength: number): number
   /** close(2). The last descriptor of a FUSE session ends its connection: whoever waits for an answer gets ENOTCONN. */
   closeFd(fd: number): number
+  // --- socket.c --------------------------------------------------------------------------------------------------------------
+  /** A connected Unix socket (non-blocking, close-on-exec; `packets`: SOCK_SEQPACKET instead of a stream), or a negative errno: -11 (EAGAIN) when the listener's queue is full. */
+  unixConnect(path: Uint8Array, packets: boolean): number
+  /** A listening Unix socket at a path that does not exist yet, or a negative errno. */
+  unixListen(path: Uint8Array, packets: boolean): number
+  unixAccept(listener: number): number
   /** SCM_RIGHTS over a connected Unix socket descriptor, with at least one byte. Bytes sent, or a negative errno. */
   sendFds(socket: number, bytes: Uint8Array, fds: Int32Array): number
   /** Bytes received (0: the peer closed), or a negative errno. `fds` is filled from its start, the rest is -1; when more came than fit, all are closed and it is -90 (EMSGSIZE). */
   receiveFds(socket: number, bytes: Uint8Array, fds: Int32Array): number
+
+  // --- poll.c ----------------------------------------------------------------------------------------------------------------
+  /**
+   * Calls `callback` on this thread's event loop whenever `fd` is readable (events 1) or writable (2), for as long as it is so. The watch keeps the
+   * loop alive, ends when it is collected, and must be ended before the descriptor is closed. The watch, or a negative errno.
+   */
+  watchBegin(fd: number, events: number, callback: () => void): object | number
+  /** Twice does nothing. */
+  watchEnd(watch: object): void
 }

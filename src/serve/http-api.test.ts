@@ -4,6 +4,7 @@ import { request, type Server } from 'node:http'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { CodedError } from '../core/errors.ts'
 import { type ApiDaemon, ApiServer } from './http-api.ts'
 
 const version = { package_ver: 'v1', git_commit: 'c', build_time: 't', profile: 'release', rustc: 'n' }
@@ -17,8 +18,10 @@ const stop = vi.fn(() => Promise.resolve({ error: undefined, stuck: false }))
 // SAFETY: the routes under test read these fields of a mount only.
 const mount = { mountpoint: '/', mountedAt: new Date('2026-01-02T03:04:05.600Z'), config: { version: 2 }, image: { id: '/12', backendMetrics: { read_count: 3 }, cacheMetrics: { total: 4 } } } as unknown as ReturnType<ApiDaemon['mounts']>[number]
 
+const refuse = async (): Promise<void> => { throw new CodedError('SERVE_NOT_READY', 'not yet') }
+
 function daemon(change: Partial<ApiDaemon> = {}): ApiDaemon {
-  return { id: '', supervisor: undefined, state: 'RUNNING', stop, mounts: () => [mount], fsStats: (id) => ({ id, data_read: 5 }), inflight: () => [], ...change }
+  return { id: '', supervisor: undefined, state: 'RUNNING', takeOver: refuse, start: () => { throw new CodedError('SERVE_STATE', 'unexpected event') }, sendState: refuse, stop, mounts: () => [mount], fsStats: (id) => ({ id, data_read: 5 }), inflight: () => [], ...change }
 }
 
 async function start(change: Partial<ApiDaemon> = {}): Promise<void> {
@@ -100,6 +103,7 @@ describe('the HTTP API', () => {
     expect(await ask('GET', '/api/v1/nothing')).toEqual({ status: 404, body: { code: 'UNDEFINED', message: 'no such path: /api/v1/nothing' } })
     expect(await ask('POST', '/api/v1/daemon')).toMatchObject({ status: 400, body: { code: 'UNDEFINED' } })
     expect((await ask('PUT', '/api/v1/daemon/start')).status).toBe(400)
+    expect((await ask('PUT', '/api/v1/daemon/fuse/sendfd')).status).toBe(503)
   })
 
   it('replaces a stale socket file and removes its own', async () => {

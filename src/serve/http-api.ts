@@ -19,9 +19,10 @@ export interface ApiOptions {
 }
 
 /** What the API needs of a daemon. */
-export type ApiDaemon = Pick<Daemon, 'id' | 'supervisor' | 'state' | 'stop' | 'mounts' | 'fsStats' | 'inflight'>
+export type ApiDaemon = Pick<Daemon, 'id' | 'supervisor' | 'state' | 'takeOver' | 'start' | 'sendState' | 'stop' | 'mounts' | 'fsStats' | 'inflight'>
 
 interface Answer { readonly status: number; readonly body?: unknown }
+const DONE: Answer = { status: 204 }
 
 /** The API on its socket; made by `listen`, to be closed. */
 export class ApiServer {
@@ -81,7 +82,9 @@ const ROUTES: Readonly<Record<string, Readonly<Record<string, Route>>>> = {
     GET: ({ daemon, options }) => ({ status: 200, body: describe(daemon, options) }),
     PUT: setDaemon,
   },
-  '/api/v1/daemon/start': { PUT: () => { throw new CodedError('SERVE_STATE', 'the daemon starts by itself; taking over another one is not supported by this version') } },
+  '/api/v1/daemon/fuse/sendfd': { PUT: async ({ daemon }) => { await daemon.sendState(); return DONE } },
+  '/api/v1/daemon/fuse/takeover': { PUT: async ({ daemon }) => { await daemon.takeOver(); return DONE } },
+  '/api/v1/daemon/start': { PUT: ({ daemon }) => { daemon.start(); return DONE } },
   '/api/v1/daemon/exit': {
     PUT: ({ daemon }) => {
       setImmediate(() => void daemon.stop({ unmount: false })) // after this answer is on its way

@@ -1,7 +1,8 @@
 // The serving layer's door: what cli wires together.
 
 export { ApiServer, type ApiOptions, type ProgramVersion } from './http-api.ts'
-export { Daemon, type DaemonEnd, type DaemonOptions, type MountedImage } from './daemon/daemon.ts'
+export { Daemon, type DaemonEnd, type DaemonOptions, type MountedImage, type OpenMount } from './daemon/daemon.ts'
 export type { DaemonStateName } from './daemon/life-cycle.ts'
 export { decodeState, encodeState, readStateFile, type SavedMount, type SavedState, STATE_VERSION, writeStateFile } from './daemon/saved-state.ts'
+export type { FailoverPolicy } from './daemon/requeue.ts'
 export { mountedDevice } from './mountpoint.ts'

@@ -25,14 +25,20 @@ export class MissDesk {
   readonly #counters: OperationCounters
   readonly #deadlineMs: number
   #closed = false
+  #abandoned = false
 
   constructor(counters: OperationCounters, deadlineMs = REQUEST_DEADLINE_MS) {
     this.#counters = counters
     this.#deadlineMs = deadlineMs
   }
 
+  get abandoned(): boolean {
+    return this.#abandoned
+  }
+
   /** Answers `miss` on `fd`, sooner or later. `at`: when it was read, ms since the epoch. */
   take(session: number, fd: number, image: RafsImage | undefined, miss: Miss, at: number): void {
+    if (this.#abandoned) return
     if (this.#closed) {
       reply(fd, miss, ERRNO.EIO)
       return
@@ -52,6 +58,7 @@ export class MissDesk {
   /** The kernel no longer waits for the request. One that is not here is either answered, or its message has not come yet: the kernel asks again. */
   interrupt(session: number, fd: number, uniqueLow: number, uniqueHigh: number): void {
     const pending = this.#pending.get(keyOf(session, uniqueLow, uniqueHigh))
+    if (this.#abandoned) return
     if (pending) pending.controller.abort()
     // SPEC: fuse.h FUSE_INT_REQ_BIT: an INTERRUPT's own unique is the request's with bit 0 set
     else reply(fd, { uniqueLow: (uniqueLow | 1) >>> 0, uniqueHigh }, ERRNO.EAGAIN)
@@ -63,6 +70,17 @@ export class MissDesk {
     const pending = [...this.#pending.values()]
     for (const { controller } of pending) controller.abort()
     await Promise.all(pending.map(({ done }) => done))
+  }
+
+  /** Ends all reads without an answer, and takes no more: the next server of the connection is given their requests again. */
+  async abandon(): Promise<void> {
+    this.#abandoned = true
+    await this.close()
+  }
+
+  /** Resolves when all reads under way are answered, and those that come meanwhile. */
+  async drain(): Promise<void> {
+    while (this.#pending.size > 0) await Promise.all([...this.#pending.values()].map(({ done }) => done))
   }
 
   inflight(): Inflight[] {
@@ -77,10 +95,11 @@ export class MissDesk {
       const message = new Uint8Array(outHeader.size + miss.length)
       outHeader.encode({ length: message.length, error: 0, uniqueLow: miss.uniqueLow, uniqueHigh: miss.uniqueHigh }, message)
       await image.readInto(image.view.inode(miss.nid), miss.offset, message.subarray(outHeader.size), { signal })
-      send(fd, message)
+      if (!this.#abandoned) send(fd, message)
       return 0
     } catch (error) {
       const errno = errnoOf(error)
+      if (this.#abandoned) return errno
       if (errno === ERRNO.EIO) {
         publish('serve:request:error', { opcode: FUSE_OP.READ, errno, message: error instanceof Error ? error.message : String(error) })
       }

@@ -45,7 +45,8 @@ async function holder(file: string): Promise<{ sha256(): Promise<string>; end():
 describe('a daemon restored from its saved state', () => {
   it('continues the connection: open files, known names and new ones work, without a new handshake', async () => {
     using scratch = new Scratch()
-    const options = { id: 'd', supervisor: undefined, threads: 1, mountpoint: scratch.mountpoint, writable: false }
+    const openMount = async (saved: { readonly mountpoint: string }) => ({ mountpoint: saved.mountpoint, image: await open(scratch), bootstrap, config: '{}', shownConfig: {} })
+    const options = { id: 'd', supervisor: undefined, threads: 1, mountpoint: scratch.mountpoint, writable: false, openMount }
     const first = new Daemon(options)
     first.mount({ mountpoint: '/', image: await open(scratch), bootstrap, config: '{}', shownConfig: {} })
     // Every access is made by another process: this one serves, and must not wait for itself.
@@ -63,7 +64,9 @@ describe('a daemon restored from its saved state', () => {
     try {
       const restored = decodeState(bytes)
       expect(restored).toEqual(state)
-      second.restore(restored, fd, [await open(scratch)])
+      await second.restore(restored, fd)
+      expect(second.state).toBe('READY')
+      second.start()
       expect(second.state).toBe('RUNNING')
       expect(second.mounts().map(({ mountpoint }) => mountpoint)).toEqual(['/'])
       expect(await held.sha256()).toBe(expected[0]!.sha256)

@@ -61,17 +61,17 @@ export async function runNydusd(args: readonly string[], { timeoutMs = START_MS 
   return { ...await endOf(child), stdout }
 }
 
-/** Starts nydusd on `scratch.mountpoint` and waits until its API answers RUNNING. Throws with its output when it ends before. */
-export async function startNydusd(scratch: Scratch, args: readonly string[], { env = {} }: { readonly env?: NodeJS.ProcessEnv } = {}): Promise<RunningDaemon> {
-  const child = spawn(PROGRAM, ['--mountpoint', scratch.mountpoint, '--apisock', scratch.socket, ...args], {
+/** Starts nydusd on `scratch.mountpoint` and waits until its API answers RUNNING (or another `state`). Throws with its output when it ends before. */
+export async function startNydusd(scratch: Scratch, args: readonly string[], { env = {}, socket = scratch.socket, state = 'RUNNING' }: { readonly env?: NodeJS.ProcessEnv; readonly socket?: string; readonly state?: string } = {}): Promise<RunningDaemon> {
+  const child = spawn(PROGRAM, ['--mountpoint', scratch.mountpoint, '--apisock', socket, ...args], {
     stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...env },
   })
   const ended = endOf(child)
   let end: Ended | undefined
   void ended.then((value) => { end = value })
-  const ask: RunningDaemon['ask'] = (method, url, body) => askSocket(scratch.socket, method, url, body)
+  const ask: RunningDaemon['ask'] = (method, url, body) => askSocket(socket, method, url, body)
   const deadline = Date.now() + START_MS
-  while (!(existsSync(scratch.socket) && await isRunning(ask))) {
+  while (!(existsSync(socket) && await isIn(state, ask))) {
     if (end !== undefined) throw new Error(`nydusd ended: ${JSON.stringify(end)}`)
     if (Date.now() > deadline) {
       child.kill('SIGKILL')
@@ -111,10 +111,10 @@ function endOf(child: ChildProcess): Promise<Ended> {
   })
 }
 
-async function isRunning(ask: RunningDaemon['ask']): Promise<boolean> {
+async function isIn(state: string, ask: RunningDaemon['ask']): Promise<boolean> {
   try {
     const { body } = await ask('GET', '/api/v1/daemon')
-    return typeof body === 'object' && body !== null && 'state' in body && body.state === 'RUNNING'
+    return typeof body === 'object' && body !== null && 'state' in body && body.state === state
   } catch {
     return false // not listening yet
   }

@@ -5,25 +5,28 @@ import path from 'node:path'
 import { byteString } from '../../core/byte-string.ts'
 import { CodedError } from '../../core/errors.ts'
 import { openConfiguredImage, prefetchImage, prefetchOf, type RafsImage } from '../../rafs/index.ts'
-import type { MountedImage } from '../../serve/index.ts'
+import type { MountedImage, OpenMount } from '../../serve/index.ts'
 import { localfsConfig, type NydusConfig, parseConfig, type RangeFetcher, type RegistryConfig, shownConfig } from '../../storage/index.ts'
 import type { OptionName } from './options.ts'
 
-/** An image to mount. */
-export interface ConfiguredMount extends MountedImage {
-  /** What may be done once it is mounted and nobody waits for anything: chunk information of all blobs, then what is to be prefetched. */
-  warmUp(options: { readonly signal: AbortSignal }): Promise<void>
-}
-
 /** What is to be mounted, or undefined without a bootstrap; only with one is the configuration read. @throws CONFIG_INVALID, FORMAT_*, RAFS_NOT_FOUND */
-export async function openMountedImage(values: ReadonlyMap<OptionName, string>, { signal }: { readonly signal: AbortSignal }): Promise<ConfiguredMount | undefined> {
+export async function openMountedImage(values: ReadonlyMap<OptionName, string>, { signal }: { readonly signal: AbortSignal }): Promise<MountedImage | undefined> {
   if (!values.has('bootstrap')) return undefined
   const bootstrap = path.resolve(values.get('bootstrap')!)
   const { config, settings } = await configurationOf(values)
   const list = values.get('prefetch-files')
   const prefetchFiles = list === undefined ? undefined : byteString(readGiven(list)).split('\n').map((line) => line.trim()).filter((line) => line !== '')
+  return await openConfigured({ mountpoint: '/', bootstrap, config }, settings, { prefetchFiles, signal })
+}
+
+/** Opens the image of a mount from its bootstrap and the text of its configuration. @throws CONFIG_INVALID, FORMAT_*, RAFS_NOT_FOUND */
+export const openMount: OpenMount = async (mount, { signal }) => await openConfigured(mount, await parse(mount.config), { prefetchFiles: undefined, signal })
+
+async function openConfigured(
+  { mountpoint, bootstrap, config }: Parameters<OpenMount>[0], settings: NydusConfig, { prefetchFiles, signal }: { readonly prefetchFiles: readonly string[] | undefined; readonly signal: AbortSignal },
+): Promise<MountedImage> {
   const image = await openConfiguredImage(settings, { bootstrap, createFetcher: rangeFetcherOf, signal })
-  return { mountpoint: '/', image, bootstrap, config, shownConfig: shownConfig(settings), warmUp: (options) => warmUp(image, settings, prefetchFiles, options) }
+  return { mountpoint, image, bootstrap, config, shownConfig: shownConfig(settings), warmUp: (options) => warmUp(image, settings, prefetchFiles, options) }
 }
 
 // A first read needs its blob's chunk information: while the first worker still starts, this thread has nothing else to do.
@@ -42,7 +45,11 @@ async function configurationOf(values: ReadonlyMap<OptionName, string>): Promise
   const file = values.get('config')
   if (file === undefined) throw new CodedError('CONFIG_INVALID', 'an image needs --config or --localfs-dir: where are its blobs?')
   const config = readGiven(file).toString('utf8')
-  return { config, settings: await parseConfig(config, { imagePullAuth: process.env['IMAGE_PULL_AUTH'] }) }
+  return { config, settings: await parse(config) }
+}
+
+async function parse(config: string): Promise<NydusConfig> {
+  return await parseConfig(config, { imagePullAuth: process.env['IMAGE_PULL_AUTH'] })
 }
 
 /** Loaded when it is needed: an HTTP client is a third of a start. */

@@ -5,7 +5,7 @@ import path from 'node:path'
 import { CodedError } from '../../core/errors.ts'
 import { OWNER_VARIABLE } from '../../core/owner.ts'
 import { machineLimits } from '../../native/machine.ts'
-import { ApiServer, Daemon, type DaemonEnd, mountedDevice } from '../../serve/index.ts'
+import { ApiServer, Daemon, type DaemonEnd, type FailoverPolicy, mountedDevice } from '../../serve/index.ts'
 import { EXIT, explain, type LogLevel } from '../conventions.ts'
 import { buildInfo, versionBlock } from '../version.ts'
 import { raiseFileLimit } from './limits.ts'
@@ -51,6 +51,9 @@ async function serveFuse(values: Values): Promise<number> {
   const daemon = new Daemon({
     id: values.get('id') ?? '', supervisor: values.get('supervisor'), mountpoint: values.get('mountpoint')!,
     threads: Math.min(Number(values.get('fuse-threads')), machineLimits().processors), writable: values.has('writable'),
+    openMount: async (saved, options) => await (await import('./image.ts')).openMount(saved, options),
+    // SAFETY: parseArguments admits the three policies only.
+    failoverPolicy: values.get('failover-policy') as FailoverPolicy,
   })
   const end = (): void => {
     stop.abort()
@@ -65,9 +68,7 @@ async function serveFuse(values: Values): Promise<number> {
   try {
     if (!(await startsInInit(values))) {
       const { openMountedImage } = await import('./image.ts') // loaded while the first worker starts
-      const root = await openMountedImage(values, { signal: stop.signal })
-      daemon.mount(root)
-      if (root) daemon.background((options) => root.warmUp(options))
+      daemon.mount(await openMountedImage(values, { signal: stop.signal }))
     }
     api = await listen(daemon, log, values.get('apisock'))
   } catch (error) {

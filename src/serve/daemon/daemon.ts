@@ -5,6 +5,7 @@
 import { publish } from '../../core/diagnostics.ts'
 import { CodedError } from '../../core/errors.ts'
 import { KiB } from '../../core/units.ts'
+import { FUSE_INIT_FLAG2 } from '../../wire/fuse/init.ts'
 import { native } from '../../native/load.ts'
 import type { RafsImage } from '../../rafs/index.ts'
 import { fsIoStats, OperationCounters } from '../counters.ts'
@@ -13,9 +14,11 @@ import { nextSerial } from '../fuse/node-id.ts'
 import { mountedDevice, prepareMountpoint, setReadahead, unmount } from '../mountpoint.ts'
 import { type Inflight, MissDesk, REQUEST_DEADLINE_MS } from '../miss-desk.ts'
 import { type FuseSession, mountSession } from '../session.ts'
-import { WorkerPool } from '../worker/pool.ts'
+import { within, WorkerPool } from '../worker/pool.ts'
 import { type DaemonStateName, LifeCycle } from './life-cycle.ts'
-import type { SavedState } from './saved-state.ts'
+import { type FailoverPolicy, requeue } from './requeue.ts'
+import { decodeState, encodeState, type SavedMount, type SavedState } from './saved-state.ts'
+import { receiveFromSupervisor, sendToSupervisor } from './supervisor.ts'
 
 /** The one session of this daemon. Serials name sessions between threads. */
 const SESSION = 1
@@ -31,7 +34,12 @@ export interface MountedImage {
   readonly config: string
   /** The same as an object without secrets, for the API. */
   readonly shownConfig: object
+  /** What may be done once it is served and nobody waits for anything. */
+  readonly warmUp?: (options: { readonly signal: AbortSignal }) => Promise<void>
 }
+
+/** Opens the image of a saved mount: configurations and backends are the business of cli. */
+export type OpenMount = (saved: Pick<SavedMount, 'mountpoint' | 'bootstrap' | 'config'>, options: { readonly signal: AbortSignal }) => Promise<MountedImage>
 
 export interface DaemonOptions {
   readonly id: string
@@ -41,11 +49,21 @@ export interface DaemonOptions {
   readonly writable: boolean
   /** A read that has no bytes after this long fails with EIO. */
   readonly requestDeadlineMs?: number
+  /** For a takeover; without it there is none. */
+  readonly openMount?: OpenMount
+  readonly failoverPolicy?: FailoverPolicy
 }
+
+/** LIMIT: who hands a connection on and cannot have its requests repeated answers them first, but nobody waits longer than this for the next daemon. */
+const DRAIN_MS = 10_000
+/** LIMIT: what is not on disk yet is only fetched again after a power loss; the next daemon does not wait for a slow disk. */
+const HANDOVER_CLOSE_MS = 50
 
 /** Why a daemon ended. `stuck`: a worker hangs in a system call, so the process cannot exit in the ordinary way. */
 export interface DaemonEnd { readonly error: Error | undefined; readonly stuck: boolean }
 
+/** `handOn`: another process is to continue, so no request may be failed. */
+interface Ending { readonly unmount: boolean; readonly handOn: boolean; readonly error: Error | undefined }
 interface Served { readonly serial: number; readonly mountedAt: Date; readonly mounted: MountedImage }
 
 /** One daemon: its connection to the kernel, its images, its workers and its state. */
@@ -73,8 +91,8 @@ export class Daemon {
     this.#pool = new WorkerPool(options.threads, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }, {
       miss: (session, miss, at) => this.#desk.take(session, this.#session?.fd ?? -1, this.#served.get(miss.serial)?.mounted.image, miss, at),
       interrupt: (session, low, high) => this.#desk.interrupt(session, this.#session?.fd ?? -1, low, high),
-      ended: () => void this.stop({ unmount: false }),
-      failed: (error) => void this.#end({ unmount: true, error }),
+      ended: () => void this.#end({ unmount: false, handOn: false, error: undefined }),
+      failed: (error) => void this.#end({ unmount: true, handOn: false, error }),
     })
     this.#desk = new MissDesk(new OperationCounters(this.#pool.counters, options.threads), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS)
   }
@@ -103,17 +121,56 @@ export class Daemon {
     publish('serve:mount:done', { mountpoint, durationMs: performance.now() - began })
   }
 
-  /** Continues the connection `fd` of a daemon that saved `state`; `images` are its mounts, opened again, in order: INIT → READY → RUNNING. */
-  restore(state: SavedState, fd: number, images: readonly RafsImage[]): void {
-    this.#life.apply('takeover')
+  /** What the supervisor keeps becomes this daemon's: INIT → READY. @throws SERVE_STATE, SERVE_SUPERVISOR, SERVE_BAD_STATE_FILE; it stays in INIT then */
+  async takeOver(): Promise<void> {
+    this.#life.check('takeover')
+    const { supervisor } = this.#options
+    if (supervisor === undefined) throw new CodedError('SERVE_STATE', 'a takeover needs --supervisor and --id')
+    const signal = this.#closing.signal
+    const { bytes, fd } = await receiveFromSupervisor(supervisor, { signal })
+    try {
+      await this.restore(decodeState(bytes), fd)
+    } catch (error) {
+      native().closeFd(fd)
+      throw error
+    }
+  }
+
+  /** Prepares to continue the connection `fd` of a daemon that saved `state`, opening its images: INIT → READY. The daemon owns `fd` then. @throws what opening an image throws */
+  async restore(state: SavedState, fd: number): Promise<void> {
+    this.#life.check('takeover')
+    const { openMount } = this.#options
+    if (!openMount) throw new CodedError('SERVE_STATE', 'this daemon cannot open images again')
+    const signal = this.#closing.signal
+    const opened: Served[] = []
+    try {
+      for (const saved of state.mounts) opened.push({ serial: saved.serial, mountedAt: new Date(saved.mountedAt), mounted: await openMount(saved, { signal }) })
+      this.#life.apply('takeover') // again: the daemon may have been stopped, or asked twice
+    } catch (error) {
+      for (const { mounted } of opened) await mounted.image.close()
+      throw error
+    }
     this.#rootSerial = state.rootSerial
     this.#lastSerial = state.lastSerial
-    state.mounts.forEach(({ serial, mountpoint, bootstrap, config, mountedAt }, i) => {
-      const image = images[i]
-      if (!image) throw new CodedError('SERVE_BAD_STATE_FILE', 'fewer images were opened than the saved state has mounts', { mounts: state.mounts.length })
-      this.#served.set(serial, { serial, mountedAt: new Date(mountedAt), mounted: { mountpoint, image, bootstrap, config, shownConfig: {} } })
-    })
-    this.#serve({ fd, mountpoint: state.mountpoint, connection: state.connection })
+    for (const served of opened) this.#served.set(served.serial, served)
+    this.#session = { fd, mountpoint: state.mountpoint, connection: state.connection }
+  }
+
+  /** Serves what was restored: READY → RUNNING. Requests that the last daemon had read and not answered are answered too. @throws SERVE_STATE */
+  start(): void {
+    this.#life.check('start')
+    const session = this.#session
+    if (!session) throw new CodedError('SERVE_STATE', 'there is nothing to start')
+    this.#serve(session)
+    requeue(session.fd, this.#device, this.#options.failoverPolicy ?? 'resend')
+  }
+
+  /** Gives state and descriptor to the supervisor. @throws SERVE_NOT_READY, SERVE_SUPERVISOR */
+  async sendState(): Promise<void> {
+    const { supervisor } = this.#options
+    if (supervisor === undefined) throw new CodedError('SERVE_STATE', 'there is no supervisor to send the state to')
+    const { state, fd } = this.save()
+    await sendToSupervisor(supervisor, { bytes: encodeState(state), fd }, { signal: this.#closing.signal })
   }
 
   /** What another process needs, beside the descriptor, to continue. @throws SERVE_NOT_READY before the handshake */
@@ -130,10 +187,10 @@ export class Daemon {
 
   /**
    * Ends it, with or without unmounting; the second caller joins the first. Without unmounting the descriptor stays open, as long as the
-   * process lives: whoever else holds it can continue.
+   * process lives: whoever else holds it can continue, and is given the requests that were not answered.
    */
   stop({ unmount }: { readonly unmount: boolean }): Promise<DaemonEnd> {
-    return this.#end({ unmount, error: undefined })
+    return this.#end({ unmount, handOn: !unmount, error: undefined })
   }
 
   /** Runs `task` beside the serving (a prefetch); it is aborted and awaited before images are closed. What it fails with is logged, not thrown. */
@@ -167,9 +224,10 @@ export class Daemon {
     const images = [...this.#served].map(([serial, { mounted }]) => [serial, mounted.image.share()] as const)
     this.#pool.addSession(SESSION, session, this.#rootSerial, images.length > 0 ? images : [[this.#rootSerial, undefined]])
     this.#life.apply('start')
+    for (const { mounted } of this.#served.values()) if (mounted.warmUp) this.background(mounted.warmUp)
   }
 
-  #end(how: { readonly unmount: boolean; readonly error: Error | undefined }): Promise<DaemonEnd> {
+  #end(how: Ending): Promise<DaemonEnd> {
     this.#ending ??= this.#shutDown(how).then((end) => {
       this.#finish(end)
       return end
@@ -178,10 +236,11 @@ export class Daemon {
   }
 
   // Unmounting first: no new requests, and workers still answer those that come. No step waits for the one before to have worked.
-  async #shutDown({ unmount, error }: { readonly unmount: boolean; readonly error: Error | undefined }): Promise<DaemonEnd> {
+  async #shutDown({ unmount, handOn, error }: Ending): Promise<DaemonEnd> {
     this.#life.apply(unmount ? 'stop' : 'exit')
     let failure = error
     if (unmount) failure ??= this.#unmount()
+    if (handOn && this.#session) return await this.#handOn(this.#session)
     this.#closing.abort()
     await Promise.all([this.#desk.close(), ...this.#background])
     const stopped = await this.#pool.stop()
@@ -191,6 +250,16 @@ export class Daemon {
     }
     for (const { mounted } of this.#served.values()) await mounted.image.close()
     return { error: failure, stuck: !stopped }
+  }
+
+  // Readers wait from here until the next daemon starts. No request of theirs is failed: it is answered, or left to the next one.
+  async #handOn({ connection }: FuseSession): Promise<DaemonEnd> {
+    if ((connection.flags2 & FUSE_INIT_FLAG2.HAS_RESEND) !== 0) await this.#desk.abandon()
+    const stopped = await this.#pool.stop()
+    if (!this.#desk.abandoned) await within(DRAIN_MS, this.#desk.drain())
+    this.#closing.abort()
+    await within(HANDOVER_CLOSE_MS, Promise.all([...this.#background, ...[...this.#served.values()].map(({ mounted }) => mounted.image.close())]))
+    return { error: undefined, stuck: !stopped }
   }
 
   /** Only our own mount: somebody may have mounted something else on top, or unmounted ours. */

@@ -28,9 +28,15 @@ export class LifeCycle {
   /** @throws SERVE_STATE when the state does not allow the event */
   apply(event: LifeCycleEvent): void {
     const from = this.#state
-    const to = TRANSITIONS[from][event]
-    if (!to) throw new CodedError('SERVE_STATE', `unexpected event ${event} in state ${from}`, { event, state: from })
+    const to = this.check(event)
     this.#state = to
     publish('serve:daemon:state', { from, to })
+  }
+
+  /** Where `event` would lead; nothing happens yet. @throws SERVE_STATE when the state does not allow it */
+  check(event: LifeCycleEvent): DaemonStateName {
+    const to = TRANSITIONS[this.#state][event]
+    if (!to) throw new CodedError('SERVE_STATE', `unexpected event ${event} in state ${this.#state}`, { event, state: this.#state })
+    return to
   }
 }

@@ -1,9 +1,12 @@
-import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { hasCode } from '../../core/errors.ts'
 import { decodeState, encodeState, readStateFile, type SavedState, STATE_VERSION, writeStateFile } from './saved-state.ts'
+
+/** What daemons of each version have written of this state. */
+const FIXTURES = path.resolve(import.meta.dirname, '../../../fixtures/daemon-state')
 
 const state: SavedState = {
   id: 'd1', mountpoint: '/mnt/a b', rootSerial: 3, lastSerial: 7,
@@ -22,6 +25,14 @@ function failure(bytes: Uint8Array): unknown {
 describe('saved daemon state', () => {
   it('comes back as it was written', () => {
     expect(decodeState(encodeState(state))).toEqual(state)
+  })
+
+  it.each(readdirSync(FIXTURES).filter((name) => name.endsWith('.json')))('of an earlier version (%s) is read', (name) => {
+    expect(decodeState(readFileSync(path.join(FIXTURES, name)))).toEqual(state)
+  })
+
+  it('has a fixture of the version that is written now', () => {
+    expect(readFileSync(path.join(FIXTURES, `v${STATE_VERSION}.json`))).toEqual(encodeState(state))
   })
 
   it('is refused at every truncation', () => {

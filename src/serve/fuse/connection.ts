@@ -4,7 +4,7 @@
 
 import { CodedError } from '../../core/errors.ts'
 import { KiB, MiB } from '../../core/units.ts'
-import { FUSE_INIT_FLAG as F, FUSE_KERNEL_MINOR_VERSION, FUSE_KERNEL_VERSION, type InitIn, type InitOut } from '../../wire/fuse/init.ts'
+import { FUSE_INIT_FLAG as F, FUSE_INIT_FLAG2, FUSE_KERNEL_MINOR_VERSION, FUSE_KERNEL_VERSION, type InitIn, type InitOut } from '../../wire/fuse/init.ts'
 
 /** LIMIT: 7.28 (Linux 4.20) brought MAX_PAGES and CACHE_SYMLINKS; every structure used here has had its size since. */
 const MIN_MINOR = 28
@@ -34,6 +34,7 @@ export interface ConnectionPolicy {
 export interface Connection extends ConnectionPolicy {
   readonly minor: number
   readonly flags: number
+  /** With HAS_RESEND the kernel gives out again, on demand, what a server has read and not answered. */
   readonly flags2: number
   readonly maxReadahead: number
   /** Opens and opendirs cost no message: the kernel assumes keep-cache and cache-dir, which is what a static image wants. */
@@ -59,14 +60,14 @@ export function negotiate(init: InitIn, policy: ConnectionPolicy): { connection:
     ...policy,
     minor: Math.min(init.minor, FUSE_KERNEL_MINOR_VERSION),
     flags,
-    flags2: 0,
+    flags2: (flags & F.INIT_EXT) === 0 ? 0 : init.flags2 & FUSE_INIT_FLAG2.HAS_RESEND,
     maxReadahead: Math.max(init.maxReadahead, MAX_READ),
     zeroMessageOpens: !policy.writable && (flags & F.NO_OPEN_SUPPORT) !== 0 && (flags & F.NO_OPENDIR_SUPPORT) !== 0,
   }
   return {
     connection,
     reply: {
-      major: FUSE_KERNEL_VERSION, minor: connection.minor, maxReadahead: connection.maxReadahead, flags, flags2: 0,
+      major: FUSE_KERNEL_VERSION, minor: connection.minor, maxReadahead: connection.maxReadahead, flags, flags2: connection.flags2,
       maxBackground: MAX_BACKGROUND, congestionThreshold: (MAX_BACKGROUND * 3) / 4, maxWrite: MAX_WRITE, timeGranularity: 1,
       maxPages: MAX_PAGES, mapAlignment: 0,
     },

@@ -146,7 +146,7 @@ function introduce({ worker, waitSet }: Member, session: number, { fd, messages 
 }
 
 /** Whether `promise` is done within `ms`. */
-async function within(ms: number, promise: Promise<unknown>): Promise<boolean> {
+export async function within(ms: number, promise: Promise<unknown>): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<false>((resolve) => { timer = setTimeout(() => resolve(false), ms) })
   try {

@@ -50,3 +50,8 @@ export const FUSE_INIT_FLAG = {
   EXPLICIT_INVAL_DATA: 1 << 25,
   INIT_EXT: 1 << 30,
 } as const
+
+/** SPEC: fuse.h FUSE_INIT flags, bits 32..63 (`flags2`). */
+export const FUSE_INIT_FLAG2 = {
+  HAS_RESEND: 1 << 7,
+} as const
