@@ -1,10 +1,11 @@
 // The order in which a cache becomes durable, what it does when it cannot store, and who may fetch.
 
-import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, readFileSync, readlinkSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { subscribe } from '../../core/diagnostics.ts'
+import { native } from '../../native/load.ts'
 import { BlobCache, type BlobCacheOptions } from './blob-cache.ts'
 import { chunkMapHeader } from './chunk-map.ts'
 import { fileIo, type CacheIo } from './io.ts'
@@ -42,7 +43,11 @@ function recorder(): { readonly io: CacheIo; readonly log: Operation[] } {
     log,
     io: {
       async write(fd, bytes, position) { await fileIo.write(fd, bytes, position); log.push({ kind: 'write', index: position / CHUNK }) },
-      async sync(fd) { await fileIo.sync(fd); log.push({ kind: 'sync' }) },
+      async sync(fd) {
+        await fileIo.sync(fd)
+        if (readlinkSync(`/proc/self/fd/${fd}`).endsWith('.blob.data')) log.push({ kind: 'sync' })
+      },
+      syncDirectory: (folder) => fileIo.syncDirectory(folder),
       writeMap(fd, bytes, position) {
         fileIo.writeMap(fd, bytes, position)
         if (position >= chunkMapHeader.size) log.push({ kind: 'bits', bytes: bytes.slice(), at: position - chunkMapHeader.size })
@@ -167,6 +172,58 @@ describe('BlobCache', () => {
     expect(cache.isReady(place(0))).toBe(false)
     expect(reasons).toEqual(['ENOSPC'])
     end()
+  })
+
+  it('lets nobody read from the file what the disk refused to take', async () => {
+    const broken = Object.assign(new Error('I/O'), { code: 'EIO', syscall: 'fdatasync' })
+    const cache = open({ io: { ...fileIo, sync: () => Promise.reject(broken) } })
+    await cache.store([run(0)])
+    expect(cache.isReady(place(0))).toBe(true)
+    await cache.flush()
+    expect([cache.isReady(place(0)), cache.isDurable(0)]).toEqual([false, false])
+  })
+
+  it('serves what it has, and stores nothing more, when its directory is removed', async () => {
+    const reasons: string[] = []
+    const end = subscribe('storage:cache:degraded', ({ reason }) => reasons.push(reason))
+    const cache = open()
+    await cache.store([run(0)])
+    rmSync(directory, { recursive: true })
+    await cache.flush()
+    expect(cache.isReady(place(0))).toBe(true)
+    expect(await cache.read(new Uint8Array(CHUNK), 0)).toBe(true)
+    expect(await cache.store([run(1)])).toBe(false)
+    expect(reasons).toEqual(['the cache file was removed'])
+    await close(cache)
+    // who comes later starts anew
+    const after = open()
+    expect(after.isDurable(0)).toBe(false)
+    expect(await after.store([run(0)])).toBe(true)
+    end()
+  })
+
+  it('believes no bit of a data file that is new', async () => {
+    const first = open()
+    await first.store([run(0)])
+    await close(first)
+    rmSync(path.join(directory, 'b.blob.data'))
+    const second = open()
+    expect(second.isDurable(0)).toBe(false)
+    await close(second)
+    expect(readFileSync(path.join(directory, 'b.blob.data.chunk_map')).subarray(chunkMapHeader.size).every((byte) => byte === 0)).toBe(true)
+  })
+
+  it('waits with its bits while another process updates the map', async () => {
+    const cache = open()
+    await cache.store([run(0)])
+    const other = openSync(path.join(directory, 'b.blob.data.chunk_map'), 'r')
+    native().flock(other, 2)
+    const flushing = cache.flush()
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    expect(cache.isDurable(0)).toBe(false)
+    closeSync(other)
+    await flushing
+    expect(cache.isDurable(0)).toBe(true)
   })
 
   it('is not there, and says so, when its directory cannot be made', () => {

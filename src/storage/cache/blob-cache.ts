@@ -4,9 +4,9 @@
 //   durable                 chunk map on disk              survives a reboot; a hint: who meets such a chunk verifies it first
 //
 // Order of a fill. The bits on disk never run ahead of durable data, and no read waits for a sync:
-//   1. verify in memory (the caller)   2. write   3. ready in shared memory   4. fdatasync, batched   5. bit on disk
+//   1. verify in memory (the caller)   2. write   3. ready in shared memory   4. fdatasync, batched   5. bit on disk, synced too
 
-import { closeSync, constants, fstatSync, ftruncateSync, mkdirSync, openSync } from 'node:fs'
+import { closeSync, fstatSync, ftruncateSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { publish } from '../../core/diagnostics.ts'
 import { hasCode } from '../../core/errors.ts'
@@ -16,6 +16,7 @@ import { ChunkMap } from './chunk-map.ts'
 import { isClaimAlive, ownClaim } from './claims.ts'
 import { fileIo, readAvailable, type CacheIo } from './io.ts'
 import { cacheNames } from './layout.ts'
+import { openLeased } from './lease.ts'
 import { nowSeconds, ReadyMap } from './ready-map.ts'
 import { openSharedRegion, type SharedRegion } from './shared-region.ts'
 
@@ -43,6 +44,9 @@ const STORE_AGAIN_MS = 30_000
 const CLAIM_SECONDS = 10
 /** LIMIT: who found a chunk ready a moment before it was taken back has read its bytes (a system call later) when the file grows again. */
 const READERS_GRACE_MS = 50
+/** LIMIT: an update of the chunk map takes microseconds; who holds it for a second is stopped. */
+const MAP_TRIES = 500
+const MAP_PAUSE_MS = 2
 /** LIMIT: pauses while another process fetches; processes share no descriptor that could wake us. */
 const FIRST_WAIT_MS = 1
 const MAX_WAIT_MS = 20
@@ -53,7 +57,9 @@ export class BlobCache {
   readonly dataFd: number
   readonly #directory: string
   readonly #size: number
-  readonly #writable: boolean
+  #writable: boolean
+  /** Whether the names of the files are surely on the disk: bits may follow. */
+  #isNamed: boolean
   readonly #map: ChunkMap
   readonly #region: SharedRegion
   readonly #ready: ReadyMap
@@ -76,15 +82,16 @@ export class BlobCache {
 
   private constructor({ directory, blobId, chunkCount, size, io = fileIo }: BlobCacheOptions) {
     const names = cacheNames(directory, blobId)
-    const { fd, writable } = openData(directory, names.data)
+    const { fd, writable, isNew } = openLeased(directory, names.data)
     this.dataFd = fd
     this.#directory = directory
     this.#size = size
     this.#writable = writable
+    this.#isNamed = !isNew
     this.#io = io
     const undo = [() => closeSync(fd)]
     try {
-      this.#map = ChunkMap.open(names.chunkMap, chunkCount, { writable, io })
+      this.#map = ChunkMap.open(names.chunkMap, chunkCount, { writable, isNew, io })
       undo.push(() => this.#map.close())
       this.#region = openSharedRegion(fd, chunkCount)
       undo.push(() => this.#region.close())
@@ -217,17 +224,30 @@ export class BlobCache {
     this.#unsyncedBytes = 0
     try {
       await this.#io.sync(this.dataFd) // 4
+    } catch (error) {
+      // the kernel forgets what it could not write, and would show what is on the disk instead: nobody may read these from the file
+      for (const index of indices) this.#ready.revoke(index)
+      return this.#degrade(errnoOf(error))
+    }
+    try {
+      if (fstatSync(this.dataFd).nlink === 0) return this.#vanished()
+      if (!this.#isNamed) await this.#io.syncDirectory(this.#directory)
+      this.#isNamed = true
       // 5; a chunk that was dropped meanwhile may get its bit back: it is verified before it is used
-      if (!this.#map.update(indices, true)) this.#syncLater(indices)
+      for (let tries = 1; !this.#map.update(indices, true); tries++) {
+        if (tries === MAP_TRIES) return // fetched again one day
+        await delay(MAP_PAUSE_MS) // another process updates the map right now
+      }
+      await this.#io.sync(this.#map.fd) // a power loss costs nothing that was flushed
     } catch (error) {
       this.#degrade(errnoOf(error)) // the chunks stay ready, and are fetched again after a restart
     }
   }
 
-  /** Another process updates the chunk map right now. */
-  #syncLater(indices: readonly number[]): void {
-    this.#unsynced = this.#unsynced.concat(indices)
-    this.#scheduleSync()
+  /** Somebody removed the files: what is in them is read as long as they are open, and nothing is added that nobody could find. */
+  #vanished(): void {
+    this.#writable = false
+    publish('storage:cache:degraded', { directory: this.#directory, reason: 'the cache file was removed' })
   }
 
   #scheduleSync(): void {
@@ -257,14 +277,4 @@ export class BlobCache {
 
 function reasonOf(error: unknown): string {
   return hasCode(error, 'NATIVE_SYSCALL') ? error.message : errnoOf(error)
-}
-
-function openData(directory: string, file: string): { fd: number; writable: boolean } {
-  try {
-    mkdirSync(directory, { recursive: true })
-    return { fd: openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o644), writable: true }
-  } catch (error) {
-    if (!['EROFS', 'EACCES', 'EPERM'].includes(errnoOf(error))) throw error
-    return { fd: openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW), writable: false }
-  }
 }

@@ -46,4 +46,17 @@ describe('ChunkMap', () => {
     expect(map.has(4)).toBe(true)
     map.close()
   })
+
+  it('spells out that word before it takes a chunk back, and sets no bit behind the last', () => {
+    const file = path.join(scratch, 'all-but-one')
+    writeFileSync(file, Buffer.concat([chunkMapHeader.encode({ magic: 0x424d4150, version: 1, magic2: 0x434d4150, allReady: 0x4d4d4150 }), Buffer.alloc(2)]))
+    const map = open(file, 12)
+    expect(map.update([3], false)).toBe(true)
+    expect(map.durable).toBe(11)
+    map.close()
+    expect([...readFileSync(file).subarray(chunkMapHeader.size)]).toEqual([0xef, 0xf0])
+    const again = open(file, 12)
+    expect([again.has(2), again.has(3), again.has(11)]).toEqual([true, false, true])
+    again.close()
+  })
 })

@@ -21,31 +21,38 @@ export const chunkMapHeader = struct('ChunkMapHeader', 4096, [
   [16, '_reserved', reserved(4080), 'reserved; the bits follow, chunk 0 in the highest bit of the first byte'],
 ])
 
+const LOCK_EXCLUSIVE = 2
 const LOCK_EXCLUSIVE_NOW = 2 | 4
 const UNLOCK = 8
 
 /** The bits as they were when the map was opened, plus this process's own. */
 export class ChunkMap {
-  readonly #fd: number
+  /** Of the file, to be synced. */
+  readonly fd: number
   readonly #writable: boolean
+  readonly #count: number
   readonly #bits: Uint8Array
   readonly #io: CacheIo
 
-  /** Opens or creates the map of `count` chunks. A file that is no such map is started afresh. Throws Node's error for the system call that failed. */
-  static open(file: string, count: number, { writable, io }: { readonly writable: boolean; readonly io: CacheIo }): ChunkMap {
+  /**
+   * Opens or creates the map of `count` chunks. A file that is no such map is started afresh, and so is one whose data file `isNew`: bits without
+   * data would be believed by upstream. Throws Node's error for the system call that failed.
+   */
+  static open(file: string, count: number, { writable, isNew = false, io }: { readonly writable: boolean; readonly isNew?: boolean; readonly io: CacheIo }): ChunkMap {
     const fd = openSync(file, (writable ? constants.O_RDWR | constants.O_CREAT : constants.O_RDONLY) | constants.O_NOFOLLOW, 0o644)
     try {
-      const bits = readBits(fd, count) ?? (writable ? startAfresh(fd, count, io) : new Uint8Array(Math.ceil(count / 8)))
-      return new ChunkMap(fd, bits, writable, io)
+      const found = isNew ? undefined : readBits(fd, count)
+      return new ChunkMap(fd, found ?? (writable ? startAfresh(fd, count, { isNew, io }) : new Uint8Array(Math.ceil(count / 8))), { count, writable, io })
     } catch (error) {
       closeSync(fd)
       throw error
     }
   }
 
-  private constructor(fd: number, bits: Uint8Array, writable: boolean, io: CacheIo) {
-    this.#fd = fd
+  private constructor(fd: number, bits: Uint8Array, { count, writable, io }: { readonly count: number; readonly writable: boolean; readonly io: CacheIo }) {
+    this.fd = fd
     this.#bits = bits
+    this.#count = count
     this.#writable = writable
     this.#io = io
   }
@@ -54,42 +61,70 @@ export class ChunkMap {
     return (this.#bits[index >>> 3]! & maskOf(index)) !== 0
   }
 
+  /** How many chunks have their bit. */
+  get durable(): number {
+    let found = 0
+    for (let index = 0; index < this.#count; index++) if (this.has(index)) found++
+    return found
+  }
+
   /** Sets or clears the bits of `indices` here and in the file. False when another process updates the file at this moment: try again later. */
   update(indices: readonly number[], value: boolean): boolean {
     if (!this.#writable || indices.length === 0) return true
-    let first = this.#bits.length
-    let last = 0
-    for (const index of indices) {
-      first = Math.min(first, index >>> 3)
-      last = Math.max(last, index >>> 3)
-    }
-    if (native().flock(this.#fd, LOCK_EXCLUSIVE_NOW) < 0) return false
+    if (native().flock(this.fd, LOCK_EXCLUSIVE_NOW) < 0) return false
     try {
+      if (!value) this.#spellOut()
+      let first = this.#bits.length
+      let last = 0
+      for (const index of indices) {
+        first = Math.min(first, index >>> 3)
+        last = Math.max(last, index >>> 3)
+      }
       const part = new Uint8Array(last - first + 1)
-      readSync(this.#fd, part, 0, part.length, chunkMapHeader.size + first)
-      for (const index of indices) {
-        const mask = maskOf(index)
-        if (value) part[(index >>> 3) - first]! |= mask
-        else part[(index >>> 3) - first]! &= ~mask
-      }
-      this.#io.writeMap(this.#fd, part, chunkMapHeader.size + first)
-      for (const index of indices) {
-        if (value) this.#bits[index >>> 3]! |= maskOf(index)
-        else this.#bits[index >>> 3]! &= ~maskOf(index)
-      }
+      readSync(this.fd, part, 0, part.length, chunkMapHeader.size + first)
+      setBits(part, indices, value, first)
+      this.#io.writeMap(this.fd, part, chunkMapHeader.size + first)
+      setBits(this.#bits, indices, value, 0)
       return true
     } finally {
-      native().flock(this.#fd, UNLOCK)
+      native().flock(this.fd, UNLOCK)
     }
   }
 
   close(): void {
-    closeSync(this.#fd)
+    closeSync(this.fd)
+  }
+
+  // COMPAT: upstream writes "all are there" into the header when it opens a full map; then a cleared bit would count for nothing.
+  #spellOut(): void {
+    const header = new Uint8Array(chunkMapHeader.size)
+    readSync(this.fd, header, 0, header.length, 0)
+    if (chunkMapHeader.decode(header).allReady !== CHUNK_MAP_ALL_READY) return
+    this.#io.writeMap(this.fd, allBits(this.#count), chunkMapHeader.size)
+    this.#io.writeMap(this.fd, emptyHeader(), 0)
   }
 }
 
 function maskOf(index: number): number {
   return 0x80 >> (index & 7)
+}
+
+function setBits(bits: Uint8Array, indices: readonly number[], value: boolean, firstByte: number): void {
+  for (const index of indices) {
+    if (value) bits[(index >>> 3) - firstByte]! |= maskOf(index)
+    else bits[(index >>> 3) - firstByte]! &= ~maskOf(index)
+  }
+}
+
+/** One bit a chunk, and none behind the last: upstream counts them. */
+function allBits(count: number): Uint8Array {
+  const bits = new Uint8Array(Math.ceil(count / 8)).fill(0xff)
+  if (count % 8 !== 0) bits[bits.length - 1] = (0xff00 >> (count % 8)) & 0xff
+  return bits
+}
+
+function emptyHeader(): Uint8Array {
+  return chunkMapHeader.encode({ magic: CHUNK_MAP_MAGIC, version: 1, magic2: CHUNK_MAP_MAGIC2, allReady: 0 })
 }
 
 function readBits(fd: number, count: number): Uint8Array | undefined {
@@ -100,19 +135,27 @@ function readBits(fd: number, count: number): Uint8Array | undefined {
   try {
     const { version, magic2, allReady } = chunkMapHeader.decode(bytes)
     if (version >= 1 && magic2 !== CHUNK_MAP_MAGIC2) return undefined
-    const bits = bytes.subarray(chunkMapHeader.size)
-    return version >= 1 && allReady === CHUNK_MAP_ALL_READY ? bits.fill(0xff) : bits
+    return version >= 1 && allReady === CHUNK_MAP_ALL_READY ? allBits(count) : bytes.subarray(chunkMapHeader.size)
   } catch (error) {
     if (hasCode(error, 'FORMAT_BAD_MAGIC')) return undefined
     throw error
   }
 }
 
-// COMPAT: first the size, then the header: upstream takes a file of the right size that is all zeros for a map whose creator was interrupted.
-function startAfresh(fd: number, count: number, io: CacheIo): Uint8Array {
-  const bits = new Uint8Array(Math.ceil(count / 8))
-  ftruncateSync(fd, 0)
-  ftruncateSync(fd, chunkMapHeader.size + bits.length)
-  io.writeMap(fd, chunkMapHeader.encode({ magic: CHUNK_MAP_MAGIC, version: 1, magic2: CHUNK_MAP_MAGIC2, allReady: 0 }), 0)
-  return bits
+// COMPAT: first the size, then the header: upstream takes a file of the right size that is all zeros for a map whose creator was interrupted. The
+// file is never shorter than before where it has the right size: upstream maps it, and would be killed.
+function startAfresh(fd: number, count: number, { isNew, io }: { readonly isNew: boolean; readonly io: CacheIo }): Uint8Array {
+  native().flock(fd, LOCK_EXCLUSIVE)
+  try {
+    const found = isNew ? undefined : readBits(fd, count) // somebody may have been here a moment ago
+    if (found !== undefined) return found
+    const bits = new Uint8Array(Math.ceil(count / 8))
+    const wasEmpty = fstatSync(fd).size === 0
+    ftruncateSync(fd, chunkMapHeader.size + bits.length)
+    if (!wasEmpty) io.writeMap(fd, bits, chunkMapHeader.size)
+    io.writeMap(fd, emptyHeader(), 0)
+    return bits
+  } finally {
+    native().flock(fd, UNLOCK)
+  }
 }

@@ -1,6 +1,7 @@
 // The writes and syncs of a cache, behind an interface: tests record them, replay them to every prefix and let them fail.
 
 import { fdatasync, read, write, writeSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { promisify } from 'node:util'
 
 const writeLater = promisify(write)
@@ -14,6 +15,8 @@ export interface CacheIo {
   sync(fd: number): Promise<void>
   /** All of `bytes` into the chunk map. */
   writeMap(fd: number, bytes: Uint8Array, position: number): void
+  /** Names that were given in `directory` before are on the disk when it resolves. */
+  syncDirectory(directory: string): Promise<void>
 }
 
 /** The real thing. */
@@ -24,6 +27,14 @@ export const fileIo: CacheIo = {
   sync: (fd) => syncLater(fd),
   writeMap(fd, bytes, position) {
     for (let done = 0; done < bytes.length;) done += writeSync(fd, bytes, done, bytes.length - done, position + done)
+  },
+  async syncDirectory(directory) {
+    const handle = await open(directory, 'r')
+    try {
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
   },
 }
 

@@ -1,0 +1,78 @@
+// Who uses a cache file: everybody holds a shared lock on the open file description through which it uses the file, and whoever wants to take the
+// file away needs an exclusive one. The lock goes where the descriptor goes (a keeper that was lent it, a server that it was handed to) and dies with
+// the last of them, however that dies; other processes see it.
+
+import { closeSync, constants, fstatSync, mkdirSync, openSync, statSync } from 'node:fs'
+import { isSystemError } from '../../core/errors.ts'
+import { native } from '../../native/load.ts'
+
+const LOCK_SHARED_NOW = 1 | 4
+const LOCK_EXCLUSIVE_NOW = 2 | 4
+const EAGAIN = 11
+
+/** LIMIT: looks at a file that somebody takes away at this moment, one a millisecond; unlinking takes a few. */
+const MAX_LOOKS = 500
+
+/** An open cache file that nobody takes away while `fd`, or a descriptor made from it, is open. `isNew`: it was empty. */
+export interface LeasedFile { readonly fd: number; readonly writable: boolean; readonly isNew: boolean }
+
+/** Opens or creates `file` in `directory`; read-only where it cannot be written. Throws Node's error for the system call that failed. */
+export function openLeased(directory: string, file: string): LeasedFile {
+  for (let look = 1; ; look++) {
+    const { fd, writable } = openFile(directory, file)
+    try {
+      const locked = native().flock(fd, LOCK_SHARED_NOW)
+      // a file system without locks has no one who could take the file away either
+      if (locked >= 0 || locked !== -EAGAIN) {
+        const { size, ino, dev } = fstatSync(fd)
+        const named = statSync(file, { throwIfNoEntry: false })
+        if (named?.ino === ino && named.dev === dev) return { fd, writable, isNew: size === 0 }
+      }
+      if (look === MAX_LOOKS) throw Object.assign(new Error(`${file} is being removed`), { code: 'EBUSY', syscall: 'flock' })
+    } catch (error) {
+      closeSync(fd)
+      throw error
+    }
+    closeSync(fd)
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1)
+  }
+}
+
+/**
+ * Runs `remove` while nobody uses `file`, nor can begin to; `remove` must unlink it. False when somebody does, or there is no such file.
+ * Synchronous: who wants the file meanwhile waits.
+ */
+export function whileUnused(file: string, remove: () => void): boolean {
+  let fd: number
+  try {
+    fd = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW)
+  } catch (error) {
+    if (isSystemError(error, 'ENOENT')) return false
+    throw error
+  }
+  try {
+    if (native().flock(fd, LOCK_EXCLUSIVE_NOW) < 0 || fstatSync(fd).nlink === 0) return false
+    remove()
+    return true
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Whether anybody uses `file` at this moment. */
+export function isLeased(file: string): boolean {
+  let unused = false
+  const exists = statSync(file, { throwIfNoEntry: false }) !== undefined
+  if (exists) whileUnused(file, () => { unused = true })
+  return exists && !unused
+}
+
+function openFile(directory: string, file: string): { readonly fd: number; readonly writable: boolean } {
+  try {
+    mkdirSync(directory, { recursive: true })
+    return { fd: openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o644), writable: true }
+  } catch (error) {
+    if (!isSystemError(error, 'EROFS', 'EACCES', 'EPERM')) throw error
+    return { fd: openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW), writable: false }
+  }
+}
