@@ -24,7 +24,7 @@ function plausible(one: Struct<readonly Row[]>, random: () => number): Uint8Arra
 
 describe('structures at rest', () => {
   it('are all listed', () => {
-    const defined = ['blob', 'erofs', 'rafs-v6'].flatMap((folder) => readdirSync(path.join(import.meta.dirname, folder)).filter((file) => !file.endsWith('.test.ts'))
+    const defined = ['blob', 'erofs', 'gpt', 'rafs-v6'].flatMap((folder) => readdirSync(path.join(import.meta.dirname, folder)).filter((file) => !file.endsWith('.test.ts'))
       .flatMap((file) => [...readFileSync(path.join(import.meta.dirname, folder, file), 'utf8').matchAll(/= struct\('(\w+)'/g)].map((match) => match[1]!)))
     expect(all.map(({ name }) => name).sort()).toEqual(defined.sort())
   })

@@ -1,7 +1,7 @@
 // From nydusd's configuration to an opened image.
 
 import path from 'node:path'
-import { LocalfsBackend, RangedBackend, type BackendConfig, type BlobBackend, type NydusConfig, type PrefetchConfig, type RangeFetcher, type RegistryConfig, type RetryPolicy } from '../storage/index.ts'
+import { createBackend, type BackendConfig, type NetworkParts, type NydusConfig, type PrefetchConfig, type RetryPolicy } from '../storage/index.ts'
 import { RafsImage } from './image.ts'
 
 export interface ConfiguredImageOptions {
@@ -10,8 +10,8 @@ export interface ConfiguredImageOptions {
   readonly id?: string
   /** In place of what the configuration says. */
   readonly verify?: boolean | 'where-possible'
-  /** `createRangeFetcher` of src/registry, wired up by whoever may import it; called for registries only, so that others need not load it. */
-  readonly createFetcher: (config: RegistryConfig) => Promise<RangeFetcher>
+  /** Called for backends behind a network only, so that others need not load it. */
+  readonly network: NetworkParts
   readonly signal: AbortSignal
 }
 
@@ -19,8 +19,8 @@ export interface ConfiguredImageOptions {
 const MIN_RETRIES = 3
 
 /** Opens `bootstrap` with backend, cache and limits of `config`. See `RafsImage.open`. */
-export async function openConfiguredImage(config: NydusConfig, { bootstrap, id = config.id, verify = config.cache.validate !== false, createFetcher, signal }: ConfiguredImageOptions): Promise<RafsImage> {
-  const backend = await createBackend(config.backend, createFetcher)
+export async function openConfiguredImage(config: NydusConfig, { bootstrap, id = config.id, verify = config.cache.validate !== false, network, signal }: ConfiguredImageOptions): Promise<RafsImage> {
+  const backend = await createBackend(config.backend, network)
   try {
     return await RafsImage.open({
       bootstrap, backend, id, signal, retry: retryOf(config.backend),
@@ -40,12 +40,10 @@ export function prefetchOf({ rafs, cache }: NydusConfig): PrefetchConfig {
   return rafs.prefetch.enable ? rafs.prefetch : cache.prefetch
 }
 
-async function createBackend(config: BackendConfig, createFetcher: ConfiguredImageOptions['createFetcher']): Promise<BlobBackend> {
-  if (config.type === 'registry') return new RangedBackend(await createFetcher(config))
-  return new LocalfsBackend({ blobFile: config.blobFile, dir: config.dir, altDirs: config.altDirs })
-}
-
 function retryOf(config: BackendConfig): RetryPolicy {
-  if (config.type === 'registry') return { retries: Math.max(MIN_RETRIES, config.retryLimit), timeoutMs: config.timeoutMs }
-  return { retries: 0, timeoutMs: 0 } // a file that cannot be read now cannot be read in a second
+  switch (config.type) {
+    case 'localfs': case 'localdisk': return { retries: 0, timeoutMs: 0 } // a file that cannot be read now cannot be read in a second
+    case 'module': return { retries: MIN_RETRIES, timeoutMs: 0 } // what it waits for, and how long, it knows itself
+    default: return { retries: Math.max(MIN_RETRIES, config.retryLimit), timeoutMs: config.timeoutMs }
+  }
 }

@@ -10,7 +10,7 @@ import { CodedError, isSystemError } from '../../core/errors.ts'
 import { openConfiguredImage } from '../../rafs/index.ts'
 import { localfsConfig, MAX_CONFIG_SIZE, type NydusConfig, parseBlobCacheEntry } from '../../storage/index.ts'
 import { refuseTogether, usageError } from '../command-line.ts'
-import { rangeFetcherOf } from '../nydusd/image.ts'
+import { NETWORK } from '../nydusd/image.ts'
 import { untilSignal } from '../signals.ts'
 
 interface ExportFlags {
@@ -33,7 +33,7 @@ export async function exportBlock(command: Command): Promise<void> {
   const threads = threadsOf(command, flags.threads)
   const { bootstrap, config, output } = await sourceOf(command, flags)
   await untilSignal(async (signal) => {
-    const image = await openConfiguredImage(config, { bootstrap, createFetcher: rangeFetcherOf, verify: 'where-possible', signal })
+    const image = await openConfiguredImage(config, { bootstrap, network: NETWORK, verify: 'where-possible', signal })
     try {
       const result = await intoFile(output, (fd, isEmptyFile) => exportDisk({ image, fd, isEmptyFile, verity: flags.verity === true, threads, signal }))
       if (result.verity !== undefined) process.stdout.write(`${verityLine(result, result.verity)}\n`)

@@ -6,8 +6,14 @@ import { byteString } from '../../core/byte-string.ts'
 import { CodedError } from '../../core/errors.ts'
 import { openConfiguredImage, prefetchImage, prefetchOf, type RafsImage } from '../../rafs/index.ts'
 import type { MountedImage, OpenMount } from '../../serve/index.ts'
-import { localfsConfig, type NydusConfig, parseConfig, type RangeFetcher, type RegistryConfig, shownConfig } from '../../storage/index.ts'
+import { localfsConfig, type NetworkParts, type NydusConfig, parseConfig, shownConfig } from '../../storage/index.ts'
 import type { OptionName } from './options.ts'
+
+/** Loaded when it is needed: an HTTP client is a third of a start. */
+export const NETWORK: NetworkParts = {
+  rangeFetcher: async (config) => (await import('./network.ts')).rangeFetcherOf(config),
+  httpClient: async (config) => (await import('./network.ts')).httpClientOf(config),
+}
 
 /** What is to be mounted, or undefined without a bootstrap; only with one is the configuration read. @throws CONFIG_INVALID, FORMAT_*, RAFS_NOT_FOUND */
 export async function openMountedImage(values: ReadonlyMap<OptionName, string>, { signal }: { readonly signal: AbortSignal }): Promise<MountedImage | undefined> {
@@ -25,7 +31,7 @@ export const openMount: OpenMount = async (mount, { signal }) => await openConfi
 async function openConfigured(
   { mountpoint, bootstrap, config }: Parameters<OpenMount>[0], settings: NydusConfig, { prefetchFiles, signal }: { readonly prefetchFiles: readonly string[] | undefined; readonly signal: AbortSignal },
 ): Promise<MountedImage> {
-  const image = await openConfiguredImage(settings, { bootstrap, createFetcher: rangeFetcherOf, signal })
+  const image = await openConfiguredImage(settings, { bootstrap, network: NETWORK, signal })
   return { mountpoint, image, bootstrap, config, shownConfig: shownConfig(settings), warmUp: (options) => warmUp(image, settings, prefetchFiles, options) }
 }
 
@@ -50,18 +56,6 @@ async function configurationOf(values: ReadonlyMap<OptionName, string>): Promise
 
 async function parse(config: string): Promise<NydusConfig> {
   return await parseConfig(config, { imagePullAuth: process.env['IMAGE_PULL_AUTH'] })
-}
-
-/** Loaded when it is needed: an HTTP client is a third of a start. */
-export async function rangeFetcherOf({ scheme, host, repo, auth, registryToken, skipVerify, caCertFiles, proxyUrl, blobRedirect }: RegistryConfig): Promise<RangeFetcher> {
-  const { createRangeFetcher, decodeBasic } = await import('../../registry/index.ts')
-  const basic = auth === undefined ? undefined : decodeBasic(auth)
-  if (auth !== undefined && basic === undefined) throw new CodedError('CONFIG_INVALID', 'backend.registry.auth must be base64 of user:password', { key: 'backend.registry.auth' })
-  return createRangeFetcher({ host, repository: repo }, {
-    plainHttp: scheme === 'http', insecure: skipVerify, caFiles: caCertFiles, blobRedirect,
-    credentials: registryToken === undefined ? basic : { kind: 'bearer', token: registryToken },
-    ...(proxyUrl !== undefined && { env: { ...process.env, HTTPS_PROXY: proxyUrl, HTTP_PROXY: proxyUrl } }),
-  })
 }
 
 function readGiven(file: string): Buffer {

@@ -3,11 +3,12 @@
 
 import { publish } from '../../core/diagnostics.ts'
 import { CodedError, hasCode } from '../../core/errors.ts'
+import { retryAfterMs } from '../../core/retry-after.ts'
 import { SingleFlight } from '../../core/single-flight.ts'
 import { Authorizer } from '../auth/authorizer.ts'
 import { findCredentials, type Credentials } from '../auth/credentials.ts'
 import { redactUrl } from '../http/redact.ts'
-import { backoffMs, DEFAULT_RETRY, MAX_RETRY_AFTER_MS, mayPass, retryAfterMs, sleep, type RetryPolicy } from '../http/retry.ts'
+import { backoffMs, DEFAULT_RETRY, MAX_RETRY_AFTER_MS, mayPass, sleep, type RetryPolicy } from '../http/retry.ts'
 import { defaultCertificateDirectories } from '../http/tls.ts'
 import { Transport, type HttpRequest, type HttpResponse, type Method } from '../http/transport.ts'
 import { statusError } from './status-error.ts'

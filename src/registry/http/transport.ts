@@ -29,6 +29,8 @@ export interface HttpRequest {
   readonly body?: Uint8Array | string | AsyncIterable<Uint8Array>
   /** Until the answer begins; default the transport's. */
   readonly headersTimeoutMs?: number
+  /** Nobody waits for the answer; told to proxies that know the difference. */
+  readonly prefetch?: boolean
   readonly signal: AbortSignal
 }
 
@@ -47,6 +49,8 @@ export interface HttpResponse {
 
 export interface TransportOptions extends TlsChoice {
   readonly env: NodeJS.ProcessEnv
+  /** A Unix socket to which all requests go, whatever their address says. */
+  readonly socketPath?: string | undefined
   /** Until a connection stands; default 15 s. */
   readonly connectTimeoutMs?: number | undefined
   /** Until an answer begins; default one minute. */
@@ -119,7 +123,8 @@ export class Transport implements AsyncDisposable {
     // loaded at the first request: undici takes longer to load than a local image takes to mount
     const { EnvHttpProxyAgent, Pool } = await import('undici')
     const connect = { ...tls, timeout: this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS }
-    const { env } = this.#options
+    const { env, socketPath } = this.#options
+    if (socketPath !== undefined) return new Pool(url.origin, { connections: CONNECTIONS_PER_ORIGIN, connect: { ...connect, socketPath } })
     const proxied = !isLoopback(url.hostname) && ['http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'].some((name) => (env[name] ?? '') !== '')
     if (!proxied) return new Pool(url.origin, { connections: CONNECTIONS_PER_ORIGIN, connect })
     return new EnvHttpProxyAgent({

@@ -33,7 +33,7 @@ export class LocalfsBackend implements BlobBackend {
         // before allocating: `length` may come from a hostile bootstrap
         if (offset + length > size) throw shortRead(blobId, offset, length)
         const bytes = Buffer.allocUnsafeSlow(length)
-        await readFully(file, bytes, offset, blobId)
+        await readFully(file, bytes, { position: offset, blobId })
         signal.throwIfAborted()
         return bytes
       },
@@ -96,16 +96,18 @@ async function openFirst(paths: readonly string[], blobId: string): Promise<File
   throw new CodedError('STORAGE_NOT_FOUND', `no file holds blob ${blobId}`, { blobId })
 }
 
-async function readFully(file: FileHandle, bytes: Uint8Array, offset: number, blobId: string): Promise<void> {
+/** Fills `bytes` from `position` of `file`. STORAGE_SHORT_READ at its end, STORAGE_UNREACHABLE when it cannot be read. */
+export async function readFully(file: FileHandle, bytes: Uint8Array, { position, blobId }: { readonly position: number; readonly blobId: string }): Promise<void> {
   for (let done = 0; done < bytes.length;) {
-    const { bytesRead } = await file.read(bytes, done, bytes.length - done, offset + done).catch((error: unknown) => {
-      throw new CodedError('STORAGE_UNREACHABLE', `cannot read blob ${blobId}: ${errnoOf(error)}`, { blobId, offset }, { cause: error })
+    const { bytesRead } = await file.read(bytes, done, bytes.length - done, position + done).catch((error: unknown) => {
+      throw new CodedError('STORAGE_UNREACHABLE', `cannot read blob ${blobId}: ${errnoOf(error)}`, { blobId, position }, { cause: error })
     })
-    if (bytesRead === 0) throw shortRead(blobId, offset, bytes.length)
+    if (bytesRead === 0) throw shortRead(blobId, position, bytes.length)
     done += bytesRead
   }
 }
 
-function shortRead(blobId: string, offset: number, length: number): CodedError {
+/** The error for a range that leaves the blob. */
+export function shortRead(blobId: string, offset: number, length: number): CodedError {
   return new CodedError('STORAGE_SHORT_READ', `blob ${blobId} ends before ${offset + length}`, { blobId, offset, length })
 }

@@ -8,6 +8,13 @@ const v2 = (over: object = {}) => JSON.stringify({ version: 2, backend: localfs,
 const v1 = (over: object = {}, device: object = {}) => JSON.stringify({
   device: { backend: { type: 'localfs', config: { dir: '/blobs' } }, cache: { type: 'blobcache', config: { work_dir: '/cache' } }, ...device }, mode: 'direct', ...over })
 const registry = { type: 'registry', registry: { host: 'r.example', repo: 'a/b', auth: 'c2VjcmV0' } }
+const proxy = { url: 'http://me:hunter2@proxy:65001', ping_url: 'http://proxy/ping?token=hunter2', check_interval: 1, use_http: true, fallback: false }
+const bucket = { endpoint: 'store.example', bucket_name: 'b', object_prefix: 'p/', access_key_id: 'hunter2-id', access_key_secret: 'hunter2', timeout: 7, retry_limit: 2, ca_cert_files: ['/ca.pem'] }
+const others = [
+  { type: 'registry', registry: { ...registry.registry, proxy, hosts_dir: '/etc/certs.d', mirrors: [{ host: 'http://m:5000', headers: { Authorization: 'Bearer hunter2' }, auth_through: true }] } },
+  { type: 's3', s3: { ...bucket, region: 'eu' } }, { type: 'oss', oss: bucket }, { type: 'localdisk', localdisk: { device_path: '/dev/x', disable_gpt: true } },
+  { type: 'http-proxy', 'http-proxy': { addr: 'https://me:hunter2@h/', path: '/a' } }, { type: 'http-proxy', 'http-proxy': { addr: '/run/x.sock' } }, { type: 'module', module: { path: '/x.js', config: { password: 'hunter2' } } },
+]
 const messageOf = async (text: string): Promise<string> => parseConfig(text).then(() => 'accepted', (error: unknown) => {
   expect(error).toBeInstanceOf(CodedError)
   expect(error).toMatchObject({ code: 'CONFIG_INVALID' })
@@ -58,12 +65,18 @@ describe('parseConfig', () => {
     ['broken JSON', '{', /not valid JSON/],
     ['version 3', v2({ version: 3 }), /version must be 2/],
     ['no backend', v2({ backend: undefined }), /backend is missing/],
-    ['a later backend', v2({ backend: { type: 's3', s3: {} } }), /backend\.type "s3" is not in this version/],
+    ['s3 without a region', v2({ backend: { type: 's3', s3: { bucket_name: 'b' } } }), /backend\.s3\.region is missing/],
+    ['oss without an endpoint', v2({ backend: { type: 'oss', oss: { bucket_name: 'b' } } }), /backend\.oss\.endpoint is missing/],
+    ['a disk without a device', v2({ backend: { type: 'localdisk', localdisk: {} } }), /backend\.localdisk\.device_path is missing/],
+    ['http-proxy with a relative socket', v2({ backend: { type: 'http-proxy', 'http-proxy': { addr: 'run/x.sock' } } }), /backend\.http-proxy\.addr must be/],
+    ['a proxy that is no address', v2({ backend: { type: 'registry', registry: { ...registry.registry, proxy: { url: 'proxy:1' } } } }), /backend\.registry\.proxy\.url must be/],
+    ['Dragonfly\'s scheduler', v2({ backend: { type: 'registry', registry: { ...registry.registry, proxy: { dragonfly_scheduler_endpoint: 'http://d' } } } }), /dragonfly_scheduler_endpoint is not in this version/],
+    ['a mirror without an address', v2({ backend: { type: 'registry', registry: { ...registry.registry, mirrors: [{}] } } }), /backend\.registry\.mirrors\[0\]\.host is missing/],
     ['an unknown backend', v2({ backend: { type: 'ftp' } }), /backend\.type must be/],
     ['localfs without a place', v2({ backend: { type: 'localfs', localfs: {} } }), /dir or blob_file/],
     ['registry without a host', v2({ backend: { type: 'registry', registry: { repo: 'a' } } }), /backend\.registry\.host is missing/],
     ['version 1 without mode', v1({ mode: undefined }), /mode is missing/],
-    ['version 1 with http-proxy', v1({}, { backend: { type: 'http-proxy', config: {} } }), /device\.backend\.type "http-proxy"/],
+    ['version 1 with http-proxy', v1({}, { backend: { type: 'http-proxy', config: {} } }), /device\.backend\.type "http-proxy" needs/],
     ['a mode that does not exist', v2({ rafs: { mode: 'lazy' } }), /rafs\.mode must be/],
     ['a text where a number belongs', v2({ rafs: { mode: 'direct', batch_size: '1' } }), /rafs\.batch_size must be a whole number/],
     ['no threads', v2({ rafs: { mode: 'direct', prefetch: { enable: true, threads: 0 } } }), /threads must not be 0/],
@@ -74,9 +87,9 @@ describe('parseConfig', () => {
   ])('refuses %s and names the key', async (_, text, message) => expect(await messageOf(text)).toMatch(message))
 
   it('shows itself as version 2 without secrets, and reads that again', async () => {
-    for (const config of [localfsConfig('/blobs'), await parseConfig(v2({ backend: { ...registry, registry: { ...registry.registry, registry_token: 'dG9rZW4' } } }))]) {
+    for (const config of [localfsConfig('/blobs'), await parseConfig(v2({ backend: { ...registry, registry: { ...registry.registry, registry_token: 'dG9rZW4' } } })), ...await Promise.all(others.map((backend) => parseConfig(v2({ backend }))))]) {
       const shown = JSON.stringify(shownConfig(config))
-      expect(shown).not.toMatch(/c2VjcmV0|dG9rZW4/)
+      expect(shown).not.toMatch(/c2VjcmV0|dG9rZW4|hunter2/)
       expect(shownConfig(await parseConfig(shown))).toEqual(JSON.parse(shown))
     }
   })

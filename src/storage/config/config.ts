@@ -106,7 +106,7 @@ function readV2(fields: Fields, { imagePullAuth }: ParseConfigOptions): NydusCon
   const type = backend.string('type')
   return {
     id: fields.string('id', ''),
-    backend: readBackend(type, backend.table(type), { parent: backend, imagePullAuth }),
+    backend: readBackend(type, backend.table(type), { parent: backend, imagePullAuth, version: 2 }),
     cache: readCache(cache, cache.table('filecache'), readPrefetchV2(cache.table('prefetch'))),
     rafs: {
       ...readRafs(rafs, 'batch_size'), validate: rafs.boolean('validate', false), prefetch: readPrefetchV2(rafs.table('prefetch')),
@@ -122,7 +122,7 @@ function readV1(fields: Fields, { imagePullAuth }: ParseConfigOptions): NydusCon
   fields.string('mode')
   return {
     id: device.string('id', ''),
-    backend: readBackend(backend.string('type'), backend.table('config'), { parent: backend, imagePullAuth }),
+    backend: readBackend(backend.string('type'), backend.table('config'), { parent: backend, imagePullAuth, version: 1 }),
     cache: readCache(cache, cache.table('config'), prefetch),
     rafs: { ...readRafs(fields, 'amplify_io'), validate: fields.boolean('digest_validate', false), prefetch },
   }

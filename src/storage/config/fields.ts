@@ -38,6 +38,21 @@ export class Fields {
     return this.#value<readonly string[]>(key, [], (value) => Array.isArray(value) && value.every((item) => typeof item === 'string'), 'a list of texts')
   }
 
+  /** The tables of the list `key`. */
+  tables(key: string): readonly Fields[] {
+    const list = this.#value<readonly unknown[]>(key, [], Array.isArray, 'a list of tables')
+    return list.map((item, i) => new Fields(item, `${this.#name(key)}[${i}]`))
+  }
+
+  /** The value as it is. */
+  raw(key: string): unknown {
+    return this.values[key]
+  }
+
+  keys(): readonly string[] {
+    return Object.keys(this.values)
+  }
+
   /** The table `key`, or undefined. */
   table(key: string): Fields | undefined {
     return this.has(key) ? new Fields(this.values[key], this.#name(key)) : undefined

@@ -1,6 +1,6 @@
 // A configuration as the daemon's API shows it: version 2, whatever it was written in, and without a secret.
 
-import type { BackendConfig } from './backend-config.ts'
+import { shownBackend } from './backend-config.ts'
 import type { NydusConfig, PrefetchConfig } from './config.ts'
 
 /** SPEC: nydus api/src/config.rs clone_without_secrets; nydusctl parses it as a configuration again. */
@@ -18,17 +18,6 @@ export function shownConfig({ id, backend, cache, rafs }: NydusConfig): object {
     rafs: {
       mode: rafs.mode, batch_size: rafs.batchSize, validate: rafs.validate, enable_xattr: rafs.enableXattr, iostats_files: rafs.iostatsFiles,
       access_pattern: rafs.accessPattern, latest_read_files: rafs.latestReadFiles, prefetch: shownPrefetch(rafs.prefetch),
-    },
-  }
-}
-
-function shownBackend(backend: BackendConfig): object {
-  if (backend.type === 'localfs') return { type: 'localfs', localfs: { blob_file: backend.blobFile, dir: backend.dir, alt_dirs: backend.altDirs } }
-  const { scheme, host, repo, skipVerify, caCertFiles, timeoutMs, connectTimeoutMs, retryLimit } = backend
-  return {
-    type: 'registry',
-    registry: {
-      scheme, host, repo, skip_verify: skipVerify, ca_cert_files: caCertFiles, timeout: timeoutMs / 1000, connect_timeout: connectTimeoutMs / 1000, retry_limit: retryLimit,
     },
   }
 }
