@@ -12,6 +12,7 @@ export interface Events {
   'storage:backend:read': { readonly blobId: string; readonly offset: number; readonly bytes: number; readonly durationMs: number; readonly prefetch: boolean }
   'storage:backend:error': { readonly blobId: string; readonly code: string; readonly message: string }
   'storage:chunk:corrupt': { readonly blobId: string; readonly index: number; readonly source: 'backend' | 'cache' }
+  'storage:cache:evicted': { readonly directory: string; readonly blobs: number; readonly bytes: number; readonly usedBytes: number }
   'storage:cache:degraded': { readonly directory: string; readonly reason: string }
   'image:layer:progress': { readonly digest: string; readonly phase: 'pull' | 'convert' | 'push' | 'done' | 'reused'; readonly bytes: number; readonly totalBytes: number }
   'image:step:done': { readonly step: string; readonly detail: string; readonly durationMs: number }

@@ -5,7 +5,7 @@ import { MiB } from '../core/units.ts'
 import type { BootstrapView, Inode } from '../format/rafs-v6/bootstrap-view.ts'
 import {
   BackendMetrics, BlobcacheMetrics, ChunkMemory, ImageBlob, ReadyMap, reliable, Scheduler,
-  type BlobBackend, type CacheIo, type ChunkPlace, type RetryPolicy,
+  type BlobBackend, type CacheIo, type CacheLimits, type ChunkPlace, type RetryPolicy,
 } from '../storage/index.ts'
 import { openBootstrap, openSharedBootstrap, type OpenBootstrap, type SharedBootstrap } from './bootstrap-source.ts'
 import { locate, piecesOf, type ExtentSink, type Piece, type ReadableBlob } from './locate.ts'
@@ -18,6 +18,8 @@ export interface OpenImageOptions {
   readonly retry?: RetryPolicy
   /** Directory of the blob cache; without one, a bounded number of chunks is kept in memory. */
   readonly cacheDirectory?: string
+  /** What the cache directory may take at most. */
+  readonly cacheLimits?: CacheLimits
   /** False only when the user said so explicitly: nothing that is read is verified then. 'where-possible': chunks of which the image knows nothing pass. */
   readonly verify?: boolean | 'where-possible'
   /** Decompressed bytes up to which a miss is extended to its neighbours. */
@@ -61,7 +63,7 @@ export class RafsImage {
     return new RafsImage(await openBootstrap(options.bootstrap, { signal: options.signal }), options)
   }
 
-  private constructor(bootstrap: OpenBootstrap, { backend, retry = NO_RETRY, cacheDirectory, verify = true, amplifyBytes = MiB, prefetchThreads = 8, id = '', cacheIo }: OpenImageOptions) {
+  private constructor(bootstrap: OpenBootstrap, { backend, retry = NO_RETRY, cacheDirectory, cacheLimits, verify = true, amplifyBytes = MiB, prefetchThreads = 8, id = '', cacheIo }: OpenImageOptions) {
     this.id = id
     this.view = bootstrap.view
     this.#bootstrap = bootstrap
@@ -71,7 +73,7 @@ export class RafsImage {
     const scheduler = new Scheduler({ maxPrefetch: prefetchThreads })
     const memory = new ChunkMemory(MEMORY_LIMIT)
     this.#blobs = this.view.blobs.map(({ blobId }, blobIndex) => new ImageBlob({
-      view: this.view, blobIndex, reader: this.#backend.open(blobId), cacheDirectory, memory, scheduler, metrics: this.cacheMetrics, amplifyBytes, verify, cacheIo,
+      view: this.view, blobIndex, reader: this.#backend.open(blobId), cacheDirectory, memory, scheduler, metrics: this.cacheMetrics, amplifyBytes, verify, cacheLimits, cacheIo,
     }))
     this.#readable = this.#blobs.map(({ cache }) => cache && {
       fd: cache.dataFd, has: (index, offset, size) => cache.isReady({ index, offset, size }),

@@ -64,6 +64,16 @@ export const CONTROLS: readonly Control[] = [
     test: 'src/storage/cache/blob-cache.test.ts', fails: 'BlobCache gives a chunk to one caller, and to the next when it is released',
   },
   {
+    name: 'lease', safeguard: 'what is in use is not taken away, for a quota or as garbage', file: 'src/storage/cache/lease.ts',
+    code: 'if (native().flock(fd, LOCK_EXCLUSIVE_NOW) < 0 || fstatSync(fd).nlink === 0) return false', replacement: '',
+    test: 'src/storage/cache/quota.test.ts', fails: 'a cache with a quota takes away nothing that is in use, whoever asks',
+  },
+  {
+    name: 'quota', safeguard: 'nothing is stored beyond the quota', file: 'src/storage/cache/usage.ts',
+    code: 'if (this.bytes <= limit && !this.#isCounting()) return true', replacement: 'void limit; return true',
+    test: 'src/storage/cache/quota.test.ts', fails: 'a cache with a quota stores up to it and not beyond, and takes nothing away that is in use',
+  },
+  {
     name: 'chunk-bounds', safeguard: 'chunk information points into the blob\'s data', file: 'src/format/blob/chunk-info-array.ts',
     code: 'if (stored + storedSize > dataSize) return \'is stored behind the end of the data\'', replacement: '',
     test: 'src/format/blob/chunk-info-array.test.ts', fails: 'ChunkInfoArray refuses a chunk behind the data',

@@ -19,6 +19,7 @@ const LEVEL_OF: { readonly [N in keyof Events]?: LogLevel } = {
   'storage:backend:error': 'warn',
   'storage:chunk:corrupt': 'error',
   'storage:cache:degraded': 'warn',
+  'storage:cache:evicted': 'info',
   'registry:credentials:skipped': 'warn',
   'registry:request:retry': 'warn',
   'registry:request:done': 'debug',

@@ -6,17 +6,19 @@
 // Order of a fill. The bits on disk never run ahead of durable data, and no read waits for a sync:
 //   1. verify in memory (the caller)   2. write   3. ready in shared memory   4. fdatasync, batched   5. bit on disk, synced too
 
-import { closeSync, fstatSync, ftruncateSync } from 'node:fs'
+import { closeSync, fstatSync, ftruncateSync, futimesSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { publish } from '../../core/diagnostics.ts'
 import { hasCode } from '../../core/errors.ts'
-import { MiB } from '../../core/units.ts'
+import { MiB, roundUp } from '../../core/units.ts'
+import { CHUNK_ALIGNMENT } from '../../format/blob/chunk-info-array.ts'
 import { errnoOf } from '../errno.ts'
 import { ChunkMap } from './chunk-map.ts'
 import { isClaimAlive, ownClaim } from './claims.ts'
 import { fileIo, readAvailable, type CacheIo } from './io.ts'
 import { cacheNames } from './layout.ts'
 import { openLeased } from './lease.ts'
+import { CacheQuota, type CacheLimits } from './quota.ts'
 import { nowSeconds, ReadyMap } from './ready-map.ts'
 import { openSharedRegion, type SharedRegion } from './shared-region.ts'
 
@@ -26,6 +28,8 @@ export interface BlobCacheOptions {
   readonly chunkCount: number
   /** Bytes of the decompressed blob. */
   readonly size: number
+  /** What all blobs of the directory together may take; without, as much as there is. */
+  readonly limits?: CacheLimits
   readonly io?: CacheIo
 }
 
@@ -53,7 +57,7 @@ const MAX_WAIT_MS = 20
 
 /** A blob's files in the cache directory: data, chunk map, and the shared map of what is ready. */
 export class BlobCache {
-  /** Of the cache file: may be lent, marked, spliced from. */
+  /** Of the cache file: may be lent, marked, spliced from. Nobody takes the file away while a descriptor made from this one is open, in any process (lease.ts). */
   readonly dataFd: number
   readonly #directory: string
   readonly #size: number
@@ -63,6 +67,7 @@ export class BlobCache {
   readonly #map: ChunkMap
   readonly #region: SharedRegion
   readonly #ready: ReadyMap
+  readonly #quota: CacheQuota | undefined
   readonly #io: CacheIo
   #unsynced: number[] = []
   #unsyncedBytes = 0
@@ -80,7 +85,7 @@ export class BlobCache {
     }
   }
 
-  private constructor({ directory, blobId, chunkCount, size, io = fileIo }: BlobCacheOptions) {
+  private constructor({ directory, blobId, chunkCount, size, limits, io = fileIo }: BlobCacheOptions) {
     const names = cacheNames(directory, blobId)
     const { fd, writable, isNew } = openLeased(directory, names.data)
     this.dataFd = fd
@@ -91,6 +96,7 @@ export class BlobCache {
     this.#io = io
     const undo = [() => closeSync(fd)]
     try {
+      touch(fd)
       this.#map = ChunkMap.open(names.chunkMap, chunkCount, { writable, isNew, io })
       undo.push(() => this.#map.close())
       this.#region = openSharedRegion(fd, chunkCount)
@@ -103,6 +109,7 @@ export class BlobCache {
         // from the start as long as the device: EROFS and the kernel see the size, and a hole costs nothing
         ftruncateSync(fd, size)
       }
+      this.#quota = limits && CacheQuota.acquire(directory, limits)
     } catch (error) {
       for (const step of undo.reverse()) step()
       throw error
@@ -121,6 +128,11 @@ export class BlobCache {
 
   isDurable(index: number): boolean {
     return index < this.#ready.count && this.#map.has(index)
+  }
+
+  /** Whether every chunk of the blob is verified, written, and vouched for by a process that lives: nothing is left to fetch or to look at. */
+  get isComplete(): boolean {
+    return this.#ready.isFull
   }
 
   /** Bytes [offset, offset + target.length) of the cache file; false when the file does not have them (any more). */
@@ -147,20 +159,21 @@ export class BlobCache {
   /** Steps 2 and 3 for runs that are verified; 4 and 5 follow by themselves. False when nothing can be stored: the data must be served from memory. */
   async store(runs: readonly VerifiedRun[]): Promise<boolean> {
     if (!this.#writable || performance.now() < this.#noStoreUntil) return false
-    for (const { offset, bytes, chunks } of runs) {
-      try {
+    const room = runs.reduce((sum, { bytes }) => sum + roundUp(bytes.length, CHUNK_ALIGNMENT), 0)
+    if (this.#quota?.reserve(room) === false) return false
+    let written = false
+    try {
+      for (const run of runs) {
         if (fstatSync(this.dataFd).size < this.#size) await this.#regrow()
-        await this.#io.write(this.dataFd, bytes, offset) // 2
-      } catch (error) {
-        this.#degrade(errnoOf(error))
-        return false
+        await this.#io.write(this.dataFd, run.bytes, run.offset) // 2
+        this.#publish(run) // 3
+        written = true
       }
-      for (const { index, offset: at, size } of chunks) { // 3
-        if (index >= this.#ready.count) continue // a generated dictionary counts fewer chunks than its blob has: not kept
-        this.#ready.publish(index, at, size)
-        this.#unsynced.push(index)
-      }
-      this.#unsyncedBytes += bytes.length
+    } catch (error) {
+      this.#degrade(errnoOf(error))
+      return false
+    } finally {
+      this.#quota?.settle(room, written)
     }
     this.#scheduleSync()
     return true
@@ -205,7 +218,9 @@ export class BlobCache {
     this.#ready.close()
     this.#region.close()
     this.#map.close()
+    touch(this.dataFd)
     closeSync(this.dataFd)
+    await this.#quota?.release()
   }
 
   // Somebody cut the file. A write behind its end would turn everything between into zeros, so first nobody may believe in that any more.
@@ -216,6 +231,15 @@ export class BlobCache {
     await delay(READERS_GRACE_MS)
     // another process may have done the same meanwhile, and stored
     if (fstatSync(this.dataFd).size < this.#size) ftruncateSync(this.dataFd, this.#size)
+  }
+
+  #publish({ bytes, chunks }: VerifiedRun): void {
+    for (const { index, offset, size } of chunks) {
+      if (index >= this.#ready.count) continue // a generated dictionary counts fewer chunks than its blob has: not kept
+      this.#ready.publish(index, offset, size)
+      this.#unsynced.push(index)
+    }
+    this.#unsyncedBytes += bytes.length
   }
 
   async #sync(): Promise<void> {
@@ -272,6 +296,15 @@ export class BlobCache {
   #degrade(reason: string): void {
     this.#noStoreUntil = performance.now() + STORE_AGAIN_MS
     publish('storage:cache:degraded', { directory: this.#directory, reason })
+  }
+}
+
+/** The file was used now: the longest unused blobs make room. A file that is not ours has no time of ours. */
+function touch(fd: number): void {
+  try {
+    futimesSync(fd, new Date(), fstatSync(fd).mtime)
+  } catch (error) {
+    errnoOf(error)
   }
 }
 

@@ -2,7 +2,7 @@
 // file away needs an exclusive one. The lock goes where the descriptor goes (a keeper that was lent it, a server that it was handed to) and dies with
 // the last of them, however that dies; other processes see it.
 
-import { closeSync, constants, fstatSync, mkdirSync, openSync, statSync } from 'node:fs'
+import { close, closeSync, constants, fstatSync, mkdirSync, openSync, statSync } from 'node:fs'
 import { isSystemError } from '../../core/errors.ts'
 import { native } from '../../native/load.ts'
 
@@ -44,6 +44,7 @@ export function openLeased(directory: string, file: string): LeasedFile {
  */
 export function whileUnused(file: string, remove: () => void): boolean {
   let fd: number
+  let isFreed = false
   try {
     fd = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW)
   } catch (error) {
@@ -53,18 +54,27 @@ export function whileUnused(file: string, remove: () => void): boolean {
   try {
     if (native().flock(fd, LOCK_EXCLUSIVE_NOW) < 0 || fstatSync(fd).nlink === 0) return false
     remove()
-    return true
+    return isFreed = true
   } finally {
-    closeSync(fd)
+    // the last descriptor of an unlinked file: giving a large one's blocks back takes long, and is done elsewhere
+    if (isFreed) close(fd)
+    else closeSync(fd)
   }
 }
 
 /** Whether anybody uses `file` at this moment. */
 export function isLeased(file: string): boolean {
-  let unused = false
-  const exists = statSync(file, { throwIfNoEntry: false }) !== undefined
-  if (exists) whileUnused(file, () => { unused = true })
-  return exists && !unused
+  try {
+    const fd = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW)
+    try {
+      return native().flock(fd, LOCK_EXCLUSIVE_NOW) < 0
+    } finally {
+      closeSync(fd)
+    }
+  } catch (error) {
+    if (isSystemError(error, 'ENOENT')) return false
+    throw error
+  }
 }
 
 function openFile(directory: string, file: string): { readonly fd: number; readonly writable: boolean } {

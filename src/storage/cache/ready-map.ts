@@ -2,7 +2,7 @@
 // processes map. A chunk's slot says where in the cache file its verified bytes lie, so a reader that believes something else about the chunk (a
 // damaged inode, another image that claims the same blob) gets "not ready", never the bytes of a neighbour.
 
-import { dataViewOf, magic, reserved, struct, u32 } from '../../core/struct.ts'
+import { magic, reserved, struct, u32 } from '../../core/struct.ts'
 import { mapFile } from '../../native/file.ts'
 import { native } from '../../native/load.ts'
 
@@ -60,6 +60,12 @@ export class ReadyMap {
     return Atomics.load(this.#words, at) === offset / BLOCK + 1 && length <= this.#words[at + SIZE]!
   }
 
+  /** Whether every chunk is there. Linear. */
+  get isFull(): boolean {
+    for (let index = 0; index < this.count; index++) if (Atomics.load(this.#words, HEADER_WORDS + index * SLOT_WORDS) === 0) return false
+    return true
+  }
+
   /** Publishes chunk `index`, below `count`: its bytes must be verified and written. `offset` is a multiple of 4096. */
   publish(index: number, offset: number, size: number): void {
     const at = HEADER_WORDS + index * SLOT_WORDS
@@ -107,13 +113,6 @@ export class ReadyMap {
 /** Seconds since the epoch, as in `claimedAt`. */
 export function nowSeconds(): number {
   return Math.floor(Date.now() / 1000) >>> 0
-}
-
-/** Whether `bytes` start with the header of a table of `count` chunks. */
-export function isReadyMap(bytes: Uint8Array, count: number): boolean {
-  const view = dataViewOf(bytes)
-  const { magic: at, version, count: countAt } = readyMapHeader.offsetOf
-  return bytes.length >= readyMapHeader.size && view.getUint32(at, true) === READY_MAP_MAGIC && view.getUint32(version, true) === 1 && view.getUint32(countAt, true) === count
 }
 
 /** Header of a table of `count` chunks. */

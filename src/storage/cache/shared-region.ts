@@ -1,6 +1,6 @@
-// The shared-memory file behind a ready map: one per cache file, found by boot and by the identity of the cache file. Everybody who uses it holds a
-// shared lock; who can get an exclusive one is alone and starts from zeros. So nothing outlives the processes that vouch for it: a
-// daemon that starts later verifies each chunk itself, and claims of a dead process vanish with the last of its companions.
+// Shared-memory files: one behind each ready map, found by boot and by the identity of the cache file, and one behind the usage of a directory.
+// Everybody who uses one holds a shared lock; who can get an exclusive one is alone and starts from zeros. So nothing outlives the processes that
+// vouch for it: a daemon that starts later verifies each chunk itself, and claims of a dead process vanish with the last of its companions.
 
 import { randomBytes } from 'node:crypto'
 import { closeSync, constants, fstatSync, ftruncateSync, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, readSync, unlinkSync, writeSync } from 'node:fs'
@@ -10,7 +10,7 @@ import { CodedError } from '../../core/errors.ts'
 import { MiB } from '../../core/units.ts'
 import { native } from '../../native/load.ts'
 import { errnoOf } from '../errno.ts'
-import { encodeReadyMapHeader, isReadyMap, readyMapHeader, readyMapSize } from './ready-map.ts'
+import { encodeReadyMapHeader, readyMapSize } from './ready-map.ts'
 
 const LOCK_SHARED = 1
 const LOCK_EXCLUSIVE_NOW = 2 | 4
@@ -26,23 +26,42 @@ let swept = false
 
 export interface SharedRegion { readonly fd: number; close(): void }
 
-/** Opens the region of the cache file `dataFd` with `count` chunks. Where memory cannot be shared it is private: only the saving of a second fetch is lost. */
-export function openSharedRegion(dataFd: number, count: number, { directory = sharedDirectory() }: { readonly directory?: string | undefined } = {}): SharedRegion {
-  if (directory === undefined) return openPrivate(count)
+/** What a region is found by, and what it starts with when nobody else uses it. */
+export interface RegionKind {
+  /** Names it among those of this boot. */
+  readonly name: string
+  readonly size: number
+  /** The first bytes of every region of this kind. */
+  readonly header: Uint8Array
+  /** What follows the header; zeros without. */
+  readonly initial?: () => Uint8Array
+}
+
+export interface RegionPlace { readonly directory?: string | undefined }
+
+/** Opens the region of the cache file `dataFd` with `count` chunks. */
+export function openSharedRegion(dataFd: number, count: number, place?: RegionPlace): SharedRegion {
+  return openRegion({ name: `${identityOf(dataFd)}-${count}`, size: readyMapSize(count), header: encodeReadyMapHeader(count) }, place)
+}
+
+/** Opens a region that all processes share. Where memory cannot be shared it is private: each process then knows only of itself. */
+export function openRegion(kind: RegionKind, { directory = sharedDirectory() }: RegionPlace = {}): SharedRegion {
+  if (directory === undefined) return openPrivate(kind)
   try {
-    return openNamed(path.join(directory, regionName(dataFd, count)), count) ?? openPrivate(count)
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
+    return openNamed(path.join(directory, `${boot}-${kind.name}`), kind) ?? openPrivate(kind)
   } catch (error) {
     errnoOf(error) // shared memory is full or forbidden
-    return openPrivate(count)
+    return openPrivate(kind)
   }
 }
 
-function openNamed(file: string, count: number): SharedRegion | undefined {
+function openNamed(file: string, kind: RegionKind): SharedRegion | undefined {
   const fd = openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
   const alone = native().flock(fd, LOCK_EXCLUSIVE_NOW) === 0
-  const hasRoom = !alone || initialise(fd, count)
-  // changing the lock may let another in between, who is alone then and writes the same zeros
-  if (!hasRoom || native().flock(fd, LOCK_SHARED) < 0 || !isInitialised(fd, count)) {
+  const hasRoom = !alone || initialise(fd, kind)
+  // changing the lock may let another in between, who is alone then and writes the same
+  if (!hasRoom || native().flock(fd, LOCK_SHARED) < 0 || !isInitialised(fd, kind)) {
     closeSync(fd)
     return undefined
   }
@@ -56,36 +75,38 @@ function openNamed(file: string, count: number): SharedRegion | undefined {
   }
 }
 
-function openPrivate(count: number): SharedRegion {
+function openPrivate(kind: RegionKind): SharedRegion {
   const file = path.join(tmpdir(), `nydus-ts-${process.pid}-${randomBytes(8).toString('hex')}`)
   const fd = openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600)
   unlinkSync(file)
-  if (!initialise(fd, count)) {
+  if (!initialise(fd, kind)) {
     closeSync(fd)
-    throw new CodedError('NATIVE_SYSCALL', `no room for ${readyMapSize(count)} bytes of cache state`, { syscall: 'fallocate' })
+    throw new CodedError('NATIVE_SYSCALL', `no room for ${kind.size} bytes of cache state`, { syscall: 'fallocate' })
   }
   return { fd, close: () => closeSync(fd) }
 }
 
 /** False when there is no room: touching a page that the file system cannot provide would kill the process (SIGBUS). */
-function initialise(fd: number, count: number): boolean {
-  const size = readyMapSize(count)
+function initialise(fd: number, { size, header, initial }: RegionKind): boolean {
   ftruncateSync(fd, 0)
   ftruncateSync(fd, size)
   if (native().fallocate(fd, 0, 0, Math.min(size, MAX_RESERVED)) < 0) return false
-  return writeSync(fd, encodeReadyMapHeader(count), 0, readyMapHeader.size, 0) === readyMapHeader.size
+  if (initial !== undefined) {
+    const bytes = initial()
+    writeSync(fd, bytes, 0, bytes.length, header.length)
+  }
+  return writeSync(fd, header, 0, header.length, 0) === header.length
 }
 
-function isInitialised(fd: number, count: number): boolean {
-  const header = new Uint8Array(readyMapHeader.size)
-  return fstatSync(fd).size === readyMapSize(count) && readSync(fd, header, 0, header.length, 0) === header.length && isReadyMap(header, count)
+function isInitialised(fd: number, { size, header }: RegionKind): boolean {
+  const found = new Uint8Array(header.length)
+  return fstatSync(fd).size === size && readSync(fd, found, 0, found.length, 0) === found.length && Buffer.compare(found, header) === 0
 }
 
-/** The birth time tells a new file from a removed one whose inode number it got. */
-function regionName(dataFd: number, count: number): string {
-  const { dev, ino, birthtimeNs } = fstatSync(dataFd, { bigint: true })
-  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
-  return `${boot}-${dev}-${ino}-${birthtimeNs}-${count}`
+/** Of a file or directory, among all that there were since the boot: the birth time tells a new one from a removed one whose inode number it got. */
+export function identityOf(fd: number): string {
+  const { dev, ino, birthtimeNs } = fstatSync(fd, { bigint: true })
+  return `${dev}-${ino}-${birthtimeNs}`
 }
 
 /** A directory in shared memory that only this user can write to; undefined when there is none, or somebody else was there first. */

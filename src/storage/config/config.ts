@@ -3,6 +3,7 @@
 
 import { CodedError } from '../../core/errors.ts'
 import { MiB } from '../../core/units.ts'
+import type { CacheLimits } from '../cache/quota.ts'
 import { readBackend, type BackendConfig } from './backend-config.ts'
 import { Fields } from './fields.ts'
 
@@ -21,6 +22,8 @@ export interface PrefetchConfig {
 export interface CacheConfig {
   /** Directory of the blob cache; undefined: nothing is stored. */
   readonly workDir: string | undefined
+  /** Undefined: as much as there is. */
+  readonly limits?: CacheLimits | undefined
   /**
    * What the configuration says of `validate`. Only an explicit false switches the verification of what is read off; upstream's default is off,
    * and its RAFS v6 refuses true.
@@ -141,7 +144,16 @@ function readCache(cache: Fields, files: Fields | undefined, prefetch: PrefetchC
   if (files.boolean('enable_encryption', false) || files.boolean('enable_convergent_encryption', false)) files.refuse('enable_encryption', 'is not in this version')
   const workDir = files.string('work_dir', '.')
   if (workDir === '') files.refuse('work_dir', 'must not be empty')
-  return { workDir, validate, prefetch }
+  return { workDir, limits: readLimits(files), validate, prefetch }
+}
+
+// Our addition: upstream leaves it to the snapshotter to clear up.
+function readLimits(files: Fields): CacheLimits | undefined {
+  const quota = files.integer('quota', { fallback: 0, max: Number.MAX_SAFE_INTEGER })
+  const highWatermark = files.integer('quota_high_watermark', { fallback: 95, max: 100 })
+  const lowWatermark = files.integer('quota_low_watermark', { fallback: 80, max: 100 })
+  if (lowWatermark > highWatermark) files.refuse('quota_low_watermark', 'must not be above quota_high_watermark')
+  return quota === 0 ? undefined : { quota, highWatermark, lowWatermark }
 }
 
 function readRafs(fields: Fields, batchSizeKey: string): Omit<RafsConfig, 'validate' | 'prefetch'> {

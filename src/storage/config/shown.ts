@@ -1,5 +1,6 @@
 // A configuration as the daemon's API shows it: version 2, whatever it was written in, and without a secret.
 
+import type { CacheLimits } from '../cache/quota.ts'
 import { shownBackend } from './backend-config.ts'
 import type { NydusConfig, PrefetchConfig } from './config.ts'
 
@@ -13,12 +14,19 @@ export function shownConfig({ id, backend, cache, rafs }: NydusConfig): object {
     cache: {
       type: cache.workDir === undefined ? 'dummycache' : 'blobcache', compressed: false, validate: cache.validate ?? true,
       prefetch: shownPrefetch(cache.prefetch),
-      ...(cache.workDir !== undefined && { filecache: { work_dir: cache.workDir, disable_indexed_map: false, enable_encryption: false, enable_convergent_encryption: false, encryption_key: '' } }),
+      ...(cache.workDir !== undefined && { filecache: shownFiles(cache.workDir, cache.limits) }),
     },
     rafs: {
       mode: rafs.mode, batch_size: rafs.batchSize, validate: rafs.validate, enable_xattr: rafs.enableXattr, iostats_files: rafs.iostatsFiles,
       access_pattern: rafs.accessPattern, latest_read_files: rafs.latestReadFiles, prefetch: shownPrefetch(rafs.prefetch),
     },
+  }
+}
+
+function shownFiles(workDir: string, limits: CacheLimits | undefined): object {
+  return {
+    work_dir: workDir, disable_indexed_map: false, enable_encryption: false, enable_convergent_encryption: false, encryption_key: '',
+    ...(limits && { quota: limits.quota, quota_high_watermark: limits.highWatermark, quota_low_watermark: limits.lowWatermark }),
   }
 }
 
