@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { CodedError } from '../core/errors.ts'
+import { createCounterMemory } from './counters.ts'
 import { type ApiDaemon, ApiServer } from './http-api.ts'
 
 const version = { package_ver: 'v1', git_commit: 'c', build_time: 't', profile: 'release', rustc: 'n' }
@@ -16,12 +17,15 @@ const levels: string[] = []
 const stop = vi.fn(() => Promise.resolve({ error: undefined, stuck: false }))
 
 // SAFETY: the routes under test read these fields of a mount only.
-const mount = { mountpoint: '/', mountedAt: new Date('2026-01-02T03:04:05.600Z'), config: { version: 2 }, image: { id: '/12', backendMetrics: { read_count: 3 }, cacheMetrics: { total: 4 } } } as unknown as ReturnType<ApiDaemon['mounts']>[number]
+const mount = { mountpoint: '/', mountedAt: new Date('2026-01-02T03:04:05.600Z'), shownConfig: { version: 2 }, counters: createCounterMemory(1), fileSystem: { type: 'Rafs', image: { id: '/12', backendMetrics: { read_count: 3 }, cacheMetrics: { total: 4 } } } } as unknown as ReturnType<ApiDaemon['mounts']>[number]
 
 const refuse = async (): Promise<void> => { throw new CodedError('SERVE_NOT_READY', 'not yet') }
 
 function daemon(change: Partial<ApiDaemon> = {}): ApiDaemon {
-  return { id: '', supervisor: undefined, state: 'RUNNING', takeOver: refuse, start: () => { throw new CodedError('SERVE_STATE', 'unexpected event') }, sendState: refuse, stop, mounts: () => [mount], fsStats: (id) => ({ id, data_read: 5 }), inflight: () => [], ...change }
+  return {
+    id: '', supervisor: undefined, state: 'RUNNING', takeOver: refuse, start: () => { throw new CodedError('SERVE_STATE', 'unexpected event') }, sendState: refuse, stop,
+    mounts: () => [mount], addMount: async () => {}, replaceMount: async () => {}, removeMount: async () => {}, inflight: () => [], ...change,
+  }
 }
 
 async function start(change: Partial<ApiDaemon> = {}): Promise<void> {
@@ -64,7 +68,7 @@ describe('the HTTP API', () => {
 
   it('serves metrics by mountpoint, or of the only instance; cache metrics by configuration id', async () => {
     await start()
-    expect((await ask('GET', '/api/v1/metrics?id=%2F')).body).toEqual({ id: '/', data_read: 5 })
+    expect((await ask('GET', '/api/v1/metrics?id=%2F')).body).toMatchObject({ id: '/', data_read: 0, measure_latency: true })
     expect((await ask('GET', '/api/v1/metrics')).status).toBe(200)
     expect((await ask('GET', '/api/v1/metrics/backend')).body).toEqual({ read_count: 3 })
     expect((await ask('GET', '/api/v1/metrics/blobcache?id=12')).body).toEqual({ total: 4 })

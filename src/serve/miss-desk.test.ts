@@ -5,22 +5,20 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { CodedError } from '../core/errors.ts'
-import type { RafsImage } from '../rafs/index.ts'
 import { outHeader } from '../wire/fuse/header.ts'
 import { createCounterMemory, fsIoStats, OperationCounters } from './counters.ts'
 import { ERRNO } from './errno.ts'
 import type { Miss } from './fuse/core.ts'
-import { MissDesk } from './miss-desk.ts'
+import { MissDesk, type MissSource } from './miss-desk.ts'
 
 const counters = createCounterMemory(1)
 let directory: string
 let fd: number
 
-type ReadInto = RafsImage['readInto']
-// SAFETY: the desk asks an image for an inode and for bytes, nothing else.
-const imageOf = (readInto: ReadInto): RafsImage => ({ view: { inode: (nid: number) => ({ nid }) }, readInto }) as unknown as RafsImage
+type ReadInto = MissSource['readInto']
+const imageOf = (readInto: ReadInto): MissSource => ({ readInto })
 const miss = (unique: number): Miss => ({ uniqueLow: unique, uniqueHigh: 0x8000_0000, serial: 1, nid: 5, offset: 4096, length: 10 })
-const never: ReadInto = (_inode, _offset, _target, { signal }) => new Promise((_, reject) => { signal.addEventListener('abort', () => reject(signal.reason)) })
+const never: ReadInto = (_nid, _offset, _target, { signal }) => new Promise((_, reject) => { signal.addEventListener('abort', () => reject(signal.reason)) })
 
 function replies(): { errno: number; uniqueLow: number; body: string }[] {
   const bytes = readFileSync(path.join(directory, 'device'))
@@ -53,7 +51,7 @@ describe('MissDesk', () => {
 
   it('answers with the bytes, under the request\'s own id', async () => {
     const one = desk()
-    one.take(1, fd, imageOf(async (inode, offset, target) => target.fill(65 + inode.nid + offset / 4096).length), miss(7), Date.now())
+    one.take(1, fd, imageOf(async (nid, offset, target) => target.fill(65 + nid + offset / 4096).length), miss(7), Date.now())
     expect(one.inflight()).toMatchObject([{ inode: 5, opcode: 15 }])
     await settled(one)
     expect(replies()).toEqual([{ errno: 0, uniqueLow: 7, body: 'GGGGGGGGGG' }])

@@ -4,7 +4,6 @@
 import { publish } from '../core/diagnostics.ts'
 import { CodedError } from '../core/errors.ts'
 import { native } from '../native/load.ts'
-import type { RafsImage } from '../rafs/index.ts'
 import { outHeader } from '../wire/fuse/header.ts'
 import { FUSE_OP } from '../wire/fuse/opcode.ts'
 import type { OperationCounters } from './counters.ts'
@@ -16,6 +15,12 @@ export const REQUEST_DEADLINE_MS = 120_000
 
 /** One read under way, as GET /api/v1/metrics/inflight shows it. */
 export interface Inflight { readonly inode: number; readonly opcode: number; readonly unique: bigint; readonly timestamp_secs: number }
+
+/** Where the bytes of a miss come from, and where its read is counted. */
+export interface MissSource {
+  /** Fills `target` from `offset` of file `nid`. Rejects with `signal.reason` on abort. */
+  readInto(nid: number, offset: number, target: Uint8Array, options: { readonly signal: AbortSignal }): Promise<unknown>
+}
 
 interface Pending { readonly controller: AbortController; readonly miss: Miss; readonly at: number; readonly done: Promise<void> }
 
@@ -37,7 +42,7 @@ export class MissDesk {
   }
 
   /** Answers `miss` on `fd`, sooner or later. `at`: when it was read, ms since the epoch. */
-  take(session: number, fd: number, image: RafsImage | undefined, miss: Miss, at: number): void {
+  take(session: number, fd: number, source: MissSource | undefined, miss: Miss, at: number, counters = this.#counters): void {
     if (this.#abandoned) return
     if (this.#closed) {
       reply(fd, miss, ERRNO.EIO)
@@ -47,10 +52,10 @@ export class MissDesk {
     const controller = new AbortController()
     const deadline = setTimeout(() => controller.abort(
       new CodedError('STORAGE_UNREACHABLE', `no bytes within ${this.#deadlineMs} ms`, { nid: miss.nid, offset: miss.offset })), this.#deadlineMs)
-    const done = this.#answer(fd, image, miss, controller.signal).then((errno) => {
+    const done = this.#answer(fd, source, miss, controller.signal).then((errno) => {
       clearTimeout(deadline)
       this.#pending.delete(key)
-      this.#counters.record(FUSE_OP.READ, errno, performance.timeOrigin + performance.now() - at, miss.length)
+      counters.record(FUSE_OP.READ, errno, performance.timeOrigin + performance.now() - at, miss.length)
     })
     this.#pending.set(key, { controller, miss, at, done })
   }
@@ -83,18 +88,25 @@ export class MissDesk {
     while (this.#pending.size > 0) await Promise.all([...this.#pending.values()].map(({ done }) => done))
   }
 
+  /** Ends the reads of one mount, with ESTALE; resolves when all are answered. */
+  async drop(serial: number): Promise<void> {
+    const dropped = [...this.#pending.values()].filter(({ miss }) => miss.serial === serial)
+    for (const { controller } of dropped) controller.abort(new CodedError('SERVE_STALE_NODE', 'unmounted while it was being read'))
+    await Promise.all(dropped.map(({ done }) => done))
+  }
+
   inflight(): Inflight[] {
     return [...this.#pending.values()].map(({ miss, at }) => ({
       inode: miss.nid, opcode: FUSE_OP.READ, unique: BigInt(miss.uniqueHigh) << 32n | BigInt(miss.uniqueLow), timestamp_secs: Math.floor(at / 1000),
     }))
   }
 
-  async #answer(fd: number, image: RafsImage | undefined, miss: Miss, signal: AbortSignal): Promise<number> {
+  async #answer(fd: number, source: MissSource | undefined, miss: Miss, signal: AbortSignal): Promise<number> {
     try {
-      if (!image) return reply(fd, miss, ERRNO.ESTALE)
+      if (!source) return reply(fd, miss, ERRNO.ESTALE)
       const message = new Uint8Array(outHeader.size + miss.length)
       outHeader.encode({ length: message.length, error: 0, uniqueLow: miss.uniqueLow, uniqueHigh: miss.uniqueHigh }, message)
-      await image.readInto(image.view.inode(miss.nid), miss.offset, message.subarray(outHeader.size), { signal })
+      await source.readInto(miss.nid, miss.offset, message.subarray(outHeader.size), { signal })
       if (!this.#abandoned) send(fd, message)
       return 0
     } catch (error) {

@@ -7,7 +7,7 @@ import { dataViewOf } from '../core/struct.ts'
 import { native } from '../native/load.ts'
 import { type Connection, type ConnectionPolicy, MAX_READ, REQUEST_SLOT } from './fuse/connection.ts'
 import { FuseCore } from './fuse/core.ts'
-import { ImageTable } from './fuse/served-image.ts'
+import { FileSystemTable } from './fuse/file-system-table.ts'
 
 /** SPEC: mount(2). */
 const MS_RDONLY = 1
@@ -48,7 +48,7 @@ function shakeHands(fd: number, policy: ConnectionPolicy): Connection {
   const addon = native()
   const input = new Uint8Array(REQUEST_SLOT)
   const output = new Uint8Array(4096)
-  const core = new FuseCore(new ImageTable(), policy, { uid: 0, gid: 0 }, input, output)
+  const core = new FuseCore(new FileSystemTable(), policy, { uid: 0, gid: 0 }, input, output)
   const set = addon.waitSetCreate()
   try {
     addon.waitSetAdd(set, fd, 1, 0)

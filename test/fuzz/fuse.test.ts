@@ -5,7 +5,7 @@ import { subscribe } from '../../src/core/diagnostics.ts'
 import { BootstrapView } from '../../src/format/rafs-v6/bootstrap-view.ts'
 import { REPLY_SLOT, REQUEST_SLOT } from '../../src/serve/fuse/connection.ts'
 import { FuseCore, OUTCOME } from '../../src/serve/fuse/core.ts'
-import { ImageTable } from '../../src/serve/fuse/served-image.ts'
+import { FileSystemTable } from '../../src/serve/fuse/file-system-table.ts'
 import { inHeader, outHeader } from '../../src/wire/fuse/header.ts'
 import { FUSE_OP, FUSE_OP_LIMIT } from '../../src/wire/fuse/opcode.ts'
 import { damage, fuzzBase } from '../support/fuzz-bootstrap.ts'
@@ -37,11 +37,10 @@ it('requests over damaged images are answered with replies of the stated length'
       note(`${base.name}: ${what}`)
       const view = await valueOrCoded(() => BootstrapView.open(bytes))
       if (view === undefined) return false
-      const images = new ImageTable()
-      images.rootSerial = SERIAL
-      images.set(SERIAL, { view, hasXattr: view.hasXattr, explicitIds: true, mutable: false, locate: () => false })
+      const fileSystems = new FileSystemTable()
+      fileSystems.mount(SERIAL, { view, hasXattr: view.hasXattr, explicitIds: true, mutable: false, locate: () => false })
       const [input, output] = [new Uint8Array(REQUEST_SLOT), new Uint8Array(REPLY_SLOT)]
-      const core = new FuseCore(images, { xattrs: true, writable: false }, { uid: 0, gid: 0 }, input, output)
+      const core = new FuseCore(fileSystems, { xattrs: true, writable: false }, { uid: 0, gid: 0 }, input, output)
       for (let i = 0; i < REQUESTS; i++) {
         const opcode = below(random, 5) > 0 ? READING[below(random, READING.length)]! : below(random, FUSE_OP_LIMIT + 5)
         const nid = below(random, 4) > 0 ? base.nids[below(random, base.nids.length)]! : below(random, 2 ** 32)

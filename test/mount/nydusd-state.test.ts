@@ -13,7 +13,7 @@ import { eventually, Scratch } from '../support/nydusd.ts'
 
 const DIST = path.resolve(import.meta.dirname, '../../dist')
 // SAFETY: dist/ is what the compiler made of src/.
-const { Daemon, decodeState, encodeState } = (await import(`${DIST}/serve/index.js`)) as typeof Serve
+const { Daemon, decodeState, encodeState, imageFileSystem } = (await import(`${DIST}/serve/index.js`)) as typeof Serve
 const { RafsImage } = (await import(`${DIST}/rafs/index.js`)) as typeof Rafs
 const { LocalfsBackend } = (await import(`${DIST}/storage/index.js`)) as typeof Storage
 
@@ -42,13 +42,17 @@ async function holder(file: string): Promise<{ sha256(): Promise<string>; end():
   }
 }
 
+function mounted(image: Rafs.RafsImage): Serve.MountedFileSystem {
+  return { mountpoint: '/', type: 'Rafs', source: bootstrap, config: '{}', fileSystem: imageFileSystem(image), shownConfig: {} }
+}
+
 describe('a daemon restored from its saved state', () => {
   it('continues the connection: open files, known names and new ones work, without a new handshake', async () => {
     using scratch = new Scratch()
-    const openMount = async (saved: { readonly mountpoint: string }) => ({ mountpoint: saved.mountpoint, image: await open(scratch), bootstrap, config: '{}', shownConfig: {} })
+    const openMount = async (): Promise<Serve.MountedFileSystem> => mounted(await open(scratch))
     const options = { id: 'd', supervisor: undefined, threads: 1, mountpoint: scratch.mountpoint, writable: false, openMount }
     const first = new Daemon(options)
-    first.mount({ mountpoint: '/', image: await open(scratch), bootstrap, config: '{}', shownConfig: {} })
+    first.mount(mounted(await open(scratch)))
     // Every access is made by another process: this one serves, and must not wait for itself.
     const expected = expectOfCase(CASE)!.filter(({ type, size }) => type === 'reg' && size! > 5000)
     const files = expected.map((entry) => scratch.mountpoint + entry.path)

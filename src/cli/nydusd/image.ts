@@ -5,7 +5,7 @@ import path from 'node:path'
 import { byteString } from '../../core/byte-string.ts'
 import { CodedError } from '../../core/errors.ts'
 import { openConfiguredImage, prefetchImage, prefetchOf, type RafsImage } from '../../rafs/index.ts'
-import type { MountedImage, OpenMount } from '../../serve/index.ts'
+import { imageFileSystem, type MountedFileSystem, type MountRequest, type OpenMount } from '../../serve/index.ts'
 import { localfsConfig, type NetworkParts, type NydusConfig, parseConfig, shownConfig } from '../../storage/index.ts'
 import type { OptionName } from './options.ts'
 
@@ -15,24 +15,30 @@ export const NETWORK: NetworkParts = {
   httpClient: async (config) => (await import('./network.ts')).httpClientOf(config),
 }
 
-/** What is to be mounted, or undefined without a bootstrap; only with one is the configuration read. @throws CONFIG_INVALID, FORMAT_*, RAFS_NOT_FOUND */
-export async function openMountedImage(values: ReadonlyMap<OptionName, string>, { signal }: { readonly signal: AbortSignal }): Promise<MountedImage | undefined> {
-  if (!values.has('bootstrap')) return undefined
-  const bootstrap = path.resolve(values.get('bootstrap')!)
+/** What is to be mounted at the start, or undefined without a bootstrap; only with one is the configuration read. @throws CONFIG_INVALID, FORMAT_*, RAFS_NOT_FOUND */
+export async function openFirstMount(values: ReadonlyMap<OptionName, string>, { signal }: { readonly signal: AbortSignal }): Promise<MountedFileSystem | undefined> {
+  const source = values.get('bootstrap')
+  if (source === undefined) return undefined
   const { config, settings } = await configurationOf(values)
   const list = values.get('prefetch-files')
   const prefetchFiles = list === undefined ? undefined : byteString(readGiven(list)).split('\n').map((line) => line.trim()).filter((line) => line !== '')
-  return await openConfigured({ mountpoint: '/', bootstrap, config }, settings, { prefetchFiles, signal })
+  return await openImage({ mountpoint: '/', type: 'Rafs', source, config, prefetchFiles }, settings, { signal })
 }
 
-/** Opens the image of a mount from its bootstrap and the text of its configuration. @throws CONFIG_INVALID, FORMAT_*, RAFS_NOT_FOUND */
-export const openMount: OpenMount = async (mount, { signal }) => await openConfigured(mount, await parse(mount.config), { prefetchFiles: undefined, signal })
+/** Opens what the API asks for, or a saved state has. @throws CONFIG_INVALID, SERVE_UNSUPPORTED, FORMAT_*, RAFS_NOT_FOUND */
+export const openMount: OpenMount = async (request, { signal }) => {
+  if (request.type !== 'Rafs') throw new CodedError('SERVE_UNSUPPORTED', `this version mounts images (rafs) only, not ${request.type}`)
+  return await openImage(request, await parse(request.config), { signal })
+}
 
-async function openConfigured(
-  { mountpoint, bootstrap, config }: Parameters<OpenMount>[0], settings: NydusConfig, { prefetchFiles, signal }: { readonly prefetchFiles: readonly string[] | undefined; readonly signal: AbortSignal },
-): Promise<MountedImage> {
-  const image = await openConfiguredImage(settings, { bootstrap, network: NETWORK, signal })
-  return { mountpoint, image, bootstrap, config, shownConfig: shownConfig(settings), warmUp: (options) => warmUp(image, settings, prefetchFiles, options) }
+async function openImage(request: MountRequest, settings: NydusConfig, { signal }: { readonly signal: AbortSignal }): Promise<MountedFileSystem> {
+  const { mountpoint, type, config, prefetchFiles } = request
+  const source = path.resolve(request.source)
+  const image = await openConfiguredImage(settings, { bootstrap: source, network: NETWORK, signal })
+  return {
+    mountpoint, type, source, config, fileSystem: imageFileSystem(image), shownConfig: shownConfig(settings),
+    warmUp: (options) => warmUp(image, settings, prefetchFiles, options),
+  }
 }
 
 // A first read needs its blob's chunk information: while the first worker still starts, this thread has nothing else to do.

@@ -51,7 +51,7 @@ async function serveFuse(values: Values): Promise<number> {
   const daemon = new Daemon({
     id: values.get('id') ?? '', supervisor: values.get('supervisor'), mountpoint: values.get('mountpoint')!,
     threads: Math.min(Number(values.get('fuse-threads')), machineLimits().processors), writable: values.has('writable'),
-    openMount: async (saved, options) => await (await import('./image.ts')).openMount(saved, options),
+    openMount: async (request, options) => await (await import('./image.ts')).openMount(request, options),
     // SAFETY: parseArguments admits the three policies only.
     failoverPolicy: values.get('failover-policy') as FailoverPolicy,
   })
@@ -67,8 +67,8 @@ async function serveFuse(values: Values): Promise<number> {
   let api: ApiServer | undefined
   try {
     if (!(await startsInInit(values))) {
-      const { openMountedImage } = await import('./image.ts') // loaded while the first worker starts
-      daemon.mount(await openMountedImage(values, { signal: stop.signal }))
+      const { openFirstMount } = await import('./image.ts') // loaded while the first worker starts
+      daemon.mount(await openFirstMount(values, { signal: stop.signal }))
     }
     api = await listen(daemon, log, values.get('apisock'))
   } catch (error) {

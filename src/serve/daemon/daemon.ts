@@ -7,39 +7,21 @@ import { CodedError } from '../../core/errors.ts'
 import { KiB } from '../../core/units.ts'
 import { FUSE_INIT_FLAG2 } from '../../wire/fuse/init.ts'
 import { native } from '../../native/load.ts'
-import type { RafsImage } from '../../rafs/index.ts'
-import { fsIoStats, OperationCounters } from '../counters.ts'
+import { OperationCounters } from '../counters.ts'
 import { MAX_READ } from '../fuse/connection.ts'
-import { nextSerial } from '../fuse/node-id.ts'
 import { mountedDevice, prepareMountpoint, setReadahead, unmount } from '../mountpoint.ts'
 import { type Inflight, MissDesk, REQUEST_DEADLINE_MS } from '../miss-desk.ts'
 import { type FuseSession, mountSession } from '../session.ts'
 import { within, WorkerPool } from '../worker/pool.ts'
+import type { MountedFileSystem, MountRequest, OpenMount } from './file-system.ts'
 import { type DaemonStateName, LifeCycle } from './life-cycle.ts'
+import { type MountInfo, Mounts } from './mounts.ts'
 import { type FailoverPolicy, requeue } from './requeue.ts'
-import { decodeState, encodeState, type SavedMount, type SavedState } from './saved-state.ts'
+import { decodeState, encodeState, type SavedState } from './saved-state.ts'
 import { receiveFromSupervisor, sendToSupervisor } from './supervisor.ts'
 
 /** The one session of this daemon. Serials name sessions between threads. */
 const SESSION = 1
-
-/** An image and what the API and a saved state tell of it. */
-export interface MountedImage {
-  /** Path inside the file system, `/` for the root. */
-  readonly mountpoint: string
-  readonly image: RafsImage
-  /** Absolute path of the bootstrap. */
-  readonly bootstrap: string
-  /** Configuration text as given. */
-  readonly config: string
-  /** The same as an object without secrets, for the API. */
-  readonly shownConfig: object
-  /** What may be done once it is served and nobody waits for anything. */
-  readonly warmUp?: (options: { readonly signal: AbortSignal }) => Promise<void>
-}
-
-/** Opens the image of a saved mount: configurations and backends are the business of cli. */
-export type OpenMount = (saved: Pick<SavedMount, 'mountpoint' | 'bootstrap' | 'config'>, options: { readonly signal: AbortSignal }) => Promise<MountedImage>
 
 export interface DaemonOptions {
   readonly id: string
@@ -49,7 +31,7 @@ export interface DaemonOptions {
   readonly writable: boolean
   /** A read that has no bytes after this long fails with EIO. */
   readonly requestDeadlineMs?: number
-  /** For a takeover; without it there is none. */
+  /** Opens what is mounted after the start, or taken over; without it there is neither. */
   readonly openMount?: OpenMount
   readonly failoverPolicy?: FailoverPolicy
 }
@@ -64,9 +46,8 @@ export interface DaemonEnd { readonly error: Error | undefined; readonly stuck: 
 
 /** `handOn`: another process is to continue, so no request may be failed. */
 interface Ending { readonly unmount: boolean; readonly handOn: boolean; readonly error: Error | undefined }
-interface Served { readonly serial: number; readonly mountedAt: Date; readonly mounted: MountedImage }
 
-/** One daemon: its connection to the kernel, its images, its workers and its state. */
+/** One daemon: its connection to the kernel, its mounts, its workers and its state. */
 export class Daemon {
   /** Resolves when the daemon has ended, whoever ended it. */
   readonly done: Promise<DaemonEnd>
@@ -74,11 +55,9 @@ export class Daemon {
   readonly #life = new LifeCycle()
   readonly #pool: WorkerPool
   readonly #desk: MissDesk
-  readonly #served = new Map<number, Served>()
+  readonly #mounts: Mounts
   #session: FuseSession | undefined
   #device: string | undefined
-  #rootSerial = 0
-  #lastSerial = 0
   readonly #closing = new AbortController()
   readonly #background = new Set<Promise<void>>()
   #ending: Promise<DaemonEnd> | undefined
@@ -89,12 +68,16 @@ export class Daemon {
     this.#options = options
     this.done = new Promise((resolve) => { this.#finish = resolve })
     this.#pool = new WorkerPool(options.threads, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }, {
-      miss: (session, miss, at) => this.#desk.take(session, this.#session?.fd ?? -1, this.#served.get(miss.serial)?.mounted.image, miss, at),
+      miss: (session, miss, at) => this.#mounts.take(session, this.#session?.fd ?? -1, miss, at),
       interrupt: (session, low, high) => this.#desk.interrupt(session, this.#session?.fd ?? -1, low, high),
       ended: () => void this.#end({ unmount: false, handOn: false, error: undefined }),
       failed: (error) => void this.#end({ unmount: true, handOn: false, error }),
     })
     this.#desk = new MissDesk(new OperationCounters(this.#pool.counters, options.threads), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS)
+    this.#mounts = new Mounts({
+      pool: this.#pool, desk: this.#desk, threads: options.threads, session: SESSION, openMount: options.openMount, signal: this.#closing.signal,
+      background: (task) => this.background(task),
+    })
   }
 
   get state(): DaemonStateName {
@@ -110,13 +93,12 @@ export class Daemon {
   }
 
   /** Mounts `root` (nothing: an empty directory) and serves it: INIT → READY → RUNNING. @throws SERVE_MOUNT */
-  mount(root: MountedImage | undefined): void {
+  mount(root: MountedFileSystem | undefined): void {
     const began = performance.now()
     this.#life.apply('mount')
     const mountpoint = prepareMountpoint(this.#options.mountpoint)
-    const session = mountSession(mountpoint, { xattrs: root?.image.view.hasXattr ?? true, writable: this.#options.writable })
-    this.#rootSerial = this.#lastSerial = nextSerial(this.#lastSerial)
-    if (root) this.#served.set(this.#rootSerial, { serial: this.#rootSerial, mountedAt: new Date(), mounted: root })
+    const session = mountSession(mountpoint, { xattrs: root?.fileSystem.hasXattr ?? true, writable: this.#options.writable })
+    if (root) this.#mounts.place(root)
     this.#serve(session)
     publish('serve:mount:done', { mountpoint, durationMs: performance.now() - began })
   }
@@ -139,20 +121,14 @@ export class Daemon {
   /** Prepares to continue the connection `fd` of a daemon that saved `state`, opening its images: INIT → READY. The daemon owns `fd` then. @throws what opening an image throws */
   async restore(state: SavedState, fd: number): Promise<void> {
     this.#life.check('takeover')
-    const { openMount } = this.#options
-    if (!openMount) throw new CodedError('SERVE_STATE', 'this daemon cannot open images again')
-    const signal = this.#closing.signal
-    const opened: Served[] = []
+    const restored = await this.#mounts.reopen(state.mounts)
     try {
-      for (const saved of state.mounts) opened.push({ serial: saved.serial, mountedAt: new Date(saved.mountedAt), mounted: await openMount(saved, { signal }) })
       this.#life.apply('takeover') // again: the daemon may have been stopped, or asked twice
     } catch (error) {
-      for (const { mounted } of opened) await mounted.image.close()
+      await restored.close()
       throw error
     }
-    this.#rootSerial = state.rootSerial
-    this.#lastSerial = state.lastSerial
-    for (const served of opened) this.#served.set(served.serial, served)
+    this.#mounts.adopt(restored, state)
     this.#session = { fd, mountpoint: state.mountpoint, connection: state.connection }
   }
 
@@ -177,12 +153,22 @@ export class Daemon {
   save(): { state: SavedState; fd: number } {
     const session = this.#session
     if (!session) throw new CodedError('SERVE_NOT_READY', 'there is no connection to hand on', { state: this.state })
-    const mounts = [...this.#served.values()].map(({ serial, mountedAt, mounted: { mountpoint, bootstrap, config } }) =>
-      ({ serial, mountpoint, bootstrap, config, mountedAt: mountedAt.toISOString() }))
-    return {
-      fd: session.fd,
-      state: { id: this.id, mountpoint: session.mountpoint, connection: session.connection, rootSerial: this.#rootSerial, lastSerial: this.#lastSerial, mounts },
-    }
+    return { fd: session.fd, state: { id: this.id, mountpoint: session.mountpoint, connection: session.connection, ...this.#mounts.save() } }
+  }
+
+  /** Mounts one more file system; the same one again is none. @throws SERVE_ALREADY_MOUNTED, and what opening throws */
+  addMount(request: MountRequest): Promise<void> {
+    return this.#mounts.add(request)
+  }
+
+  /** Mounts in place of what is mounted there. @throws SERVE_NOT_MOUNTED, and what opening throws */
+  replaceMount(request: MountRequest): Promise<void> {
+    return this.#mounts.replace(request)
+  }
+
+  /** Unmounts one of the file systems. @throws SERVE_NOT_MOUNTED */
+  removeMount(mountpoint: string): Promise<void> {
+    return this.#mounts.remove(mountpoint)
   }
 
   /**
@@ -203,13 +189,8 @@ export class Daemon {
   }
 
   /** For the API. */
-  mounts(): { mountpoint: string; mountedAt: Date; config: object; image: RafsImage }[] {
-    return [...this.#served.values()].map(({ mountedAt, mounted: { mountpoint, shownConfig, image } }) => ({ mountpoint, mountedAt, config: shownConfig, image }))
-  }
-
-  /** For the API: counters of file system operations. */
-  fsStats(id: string): object {
-    return fsIoStats(this.#pool.counters, id)
+  mounts(): MountInfo[] {
+    return this.#mounts.list()
   }
 
   /** For the API: reads under way. */
@@ -221,10 +202,8 @@ export class Daemon {
     this.#session = session
     this.#device = mountedDevice(session.mountpoint)
     if (this.#device !== undefined && process.geteuid?.() === 0) setReadahead(this.#device, MAX_READ / KiB)
-    const images = [...this.#served].map(([serial, { mounted }]) => [serial, mounted.image.share()] as const)
-    this.#pool.addSession(SESSION, session, this.#rootSerial, images.length > 0 ? images : [[this.#rootSerial, undefined]])
+    this.#mounts.serve(session)
     this.#life.apply('start')
-    for (const { mounted } of this.#served.values()) if (mounted.warmUp) this.background(mounted.warmUp)
   }
 
   #end(how: Ending): Promise<DaemonEnd> {
@@ -248,7 +227,7 @@ export class Daemon {
       native().closeFd(this.#session.fd)
       this.#session = undefined // its number may soon mean something else
     }
-    for (const { mounted } of this.#served.values()) await mounted.image.close()
+    await this.#mounts.close()
     return { error: failure, stuck: !stopped }
   }
 
@@ -258,7 +237,7 @@ export class Daemon {
     const stopped = await this.#pool.stop()
     if (!this.#desk.abandoned) await within(DRAIN_MS, this.#desk.drain())
     this.#closing.abort()
-    await within(HANDOVER_CLOSE_MS, Promise.all([...this.#background, ...[...this.#served.values()].map(({ mounted }) => mounted.image.close())]))
+    await within(HANDOVER_CLOSE_MS, Promise.all([...this.#background, this.#mounts.close()]))
     return { error: undefined, stuck: !stopped }
   }
 

@@ -9,10 +9,13 @@ import { decodeState, encodeState, readStateFile, type SavedState, STATE_VERSION
 const FIXTURES = path.resolve(import.meta.dirname, '../../../fixtures/daemon-state')
 
 const state: SavedState = {
-  id: 'd1', mountpoint: '/mnt/a b', rootSerial: 3, lastSerial: 7,
+  id: 'd1', mountpoint: '/mnt/a b', lastSerial: 7, lastDirectory: 12,
   connection: { xattrs: true, writable: false, minor: 38, flags: 0x4152_0001, flags2: 0, maxReadahead: 1048576, zeroMessageOpens: true },
-  mounts: [{ serial: 3, mountpoint: '/', bootstrap: '/images/ü.boot', config: '{"device":{}}', mountedAt: '2026-01-01T00:00:00Z' }],
+  mounts: [{ serial: 3, mountpoint: '/a/ü', directories: [2, 12], type: 'Rafs', source: '/images/ü.boot', config: '{"device":{}}', mountedAt: '2026-01-01T00:00:00Z' }],
 }
+
+/** Version 1 knew one mount, on `/`. */
+const single: SavedState = { ...state, lastDirectory: 1, mounts: [{ ...state.mounts[0]!, mountpoint: '/', directories: [] }] }
 
 function failure(bytes: Uint8Array): unknown {
   try {
@@ -28,7 +31,7 @@ describe('saved daemon state', () => {
   })
 
   it.each(readdirSync(FIXTURES).filter((name) => name.endsWith('.json')))('of an earlier version (%s) is read', (name) => {
-    expect(decodeState(readFileSync(path.join(FIXTURES, name)))).toEqual(state)
+    expect(decodeState(readFileSync(path.join(FIXTURES, name)))).toEqual(name === 'v1.json' ? single : state)
   })
 
   it('has a fixture of the version that is written now', () => {
@@ -42,8 +45,8 @@ describe('saved daemon state', () => {
 
   it('is refused when one character of its body differs, which the digest notices', () => {
     const text = encodeState(state).toString()
-    const at = text.indexOf('rootSerial') + 'rootSerial\\":'.length
-    expect(text[at]).toBe('3')
+    const at = text.indexOf('lastSerial') + 'lastSerial\\":'.length
+    expect(text[at]).toBe('7')
     expect(hasCode(failure(Buffer.from(`${text.slice(0, at)}4${text.slice(at + 1)}`)), 'SERVE_BAD_STATE_FILE')).toBe(true)
   })
 

@@ -5,25 +5,16 @@ import { createHash } from 'node:crypto'
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { CodedError, foreignText } from '../../core/errors.ts'
 import type { Connection } from '../fuse/connection.ts'
+import { FUSE_ROOT_ID } from '../../wire/fuse/opcode.ts'
+import type { SavedMountRow } from './mounts.ts'
 
 /** LIMIT: far above any real state; a file larger than this is none. */
 const MAX_STATE_BYTES = 16 * 2 ** 20
 const FORMAT = 'nydus-ts daemon state'
 /** Raised when an older reader could misunderstand a newer state. */
-export const STATE_VERSION = 1
-
-/** One mounted image: enough to open it again. */
-export interface SavedMount {
-  /** Part of every node id the kernel holds: must be the same after a takeover. */
-  readonly serial: number
-  /** Path inside the file system, `/` for the root. */
-  readonly mountpoint: string
-  /** Absolute path of the bootstrap. */
-  readonly bootstrap: string
-  /** Configuration text as given; may hold credentials, so state files are private (0600). */
-  readonly config: string
-  readonly mountedAt: string
-}
+export const STATE_VERSION = 2
+/** Of a daemon that had one image, on `/`. */
+const SINGLE_IMAGE_VERSION = 1
 
 export interface SavedState {
   readonly id: string
@@ -31,10 +22,11 @@ export interface SavedState {
   readonly mountpoint: string
   /** Outcome of INIT, which the kernel sends once. */
   readonly connection: Connection
-  readonly rootSerial: number
-  /** Serials are never used twice, so that a node id of a past mount stays invalid. */
+  /** Serials of mounts and numbers of directories are never used twice, so that a node id of a past mount stays invalid. */
   readonly lastSerial: number
-  readonly mounts: readonly SavedMount[]
+  readonly lastDirectory: number
+  /** Their configurations may hold credentials, so state files are private (0600). */
+  readonly mounts: readonly SavedMountRow[]
 }
 
 /** State → bytes. */
@@ -43,14 +35,15 @@ export function encodeState(state: SavedState): Buffer {
   return Buffer.from(`${JSON.stringify({ format: FORMAT, version: STATE_VERSION, sha256: digestOf(body), body })}\n`)
 }
 
-/** Bytes → state. @throws SERVE_BAD_STATE_FILE for anything but what `encodeState` of this version wrote */
+/** Bytes → state. @throws SERVE_BAD_STATE_FILE for anything but what `encodeState` of this version or an earlier one wrote */
 export function decodeState(bytes: Uint8Array): SavedState {
   const envelope = parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8'))
   if (envelope['format'] !== FORMAT) throw bad('not a daemon state')
-  if (envelope['version'] !== STATE_VERSION) throw bad(`version ${foreignText(String(envelope['version']), 20)}, this program reads ${STATE_VERSION}`)
+  const version = envelope['version']
+  if (version !== STATE_VERSION && version !== SINGLE_IMAGE_VERSION) throw bad(`version ${foreignText(String(envelope['version']), 20)}, this program reads ${STATE_VERSION}`)
   const body = envelope['body']
   if (typeof body !== 'string' || envelope['sha256'] !== digestOf(body)) throw bad('its digest is wrong: truncated or damaged')
-  const state = parse(body)
+  const state = version === SINGLE_IMAGE_VERSION ? fromSingleImage(parse(body)) : parse(body)
   if (!isState(state)) throw bad('a field is missing or of the wrong type')
   return state
 }
@@ -88,16 +81,26 @@ const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && Numb
 const isText = (value: unknown): boolean => typeof value === 'string'
 const isFlag = (value: unknown): boolean => typeof value === 'boolean'
 
-const MOUNT_FIELDS: Readonly<Record<keyof SavedMount, (value: unknown) => boolean>> = {
-  serial: isCount, mountpoint: isText, bootstrap: isText, config: isText, mountedAt: isText,
+const MOUNT_FIELDS: Readonly<Record<keyof SavedMountRow, (value: unknown) => boolean>> = {
+  serial: isCount, mountpoint: isText, type: (value) => value === 'Rafs' || value === 'PassthroughFs', source: isText, config: isText, mountedAt: isText,
+  directories: (value) => Array.isArray(value) && value.every(isCount),
 }
 const CONNECTION_FIELDS: Readonly<Record<keyof Connection, (value: unknown) => boolean>> = {
   xattrs: isFlag, writable: isFlag, minor: isCount, flags: isCount, flags2: isCount, maxReadahead: isCount, zeroMessageOpens: isFlag,
 }
 const STATE_FIELDS: Readonly<Record<keyof SavedState, (value: unknown) => boolean>> = {
-  id: isText, mountpoint: isText, rootSerial: isCount, lastSerial: isCount,
+  id: isText, mountpoint: isText, lastSerial: isCount, lastDirectory: isCount,
   connection: (value) => fits(CONNECTION_FIELDS, value),
   mounts: (value) => Array.isArray(value) && value.every((mount) => fits(MOUNT_FIELDS, mount)),
+}
+
+/** Version 1: `bootstrap` for `source`, one mount at most, on `/`. */
+function fromSingleImage({ rootSerial: _, mounts, ...state }: Record<string, unknown>): Record<string, unknown> {
+  const rows = Array.isArray(mounts) ? mounts.map((mount: unknown) => {
+    const { bootstrap: source, ...row } = Object.fromEntries(typeof mount === 'object' && mount !== null ? Object.entries(mount) : [])
+    return { ...row, type: 'Rafs', source, directories: [] }
+  }) : undefined
+  return { ...state, mounts: rows, lastDirectory: FUSE_ROOT_ID }
 }
 
 function isState(value: Record<string, unknown>): value is Record<string, unknown> & SavedState {

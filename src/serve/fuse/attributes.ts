@@ -20,14 +20,26 @@ const O = attrOut.offsetOf
 /** Whose files are shown when the image says nothing of owners. */
 export interface Owner { readonly uid: number; readonly gid: number }
 
-/** Writes a FuseAttr at `at`. `owner` replaces the image's. */
-export function writeAttr(out: DataView, at: number, inode: Inode, owner: Owner | undefined): void {
+/** What is told of an inode. */
+export interface Told {
+  readonly inode: Inode
+  /** Upper word of the inode number that is shown. */
+  readonly inoHigh: number
+  /** Replaces the image's. */
+  readonly owner: Owner | undefined
+  readonly validSeconds: number
+}
+
+/** The same of a name; without an inode it says "no such name", which the kernel remembers too. */
+export interface ToldEntry extends Omit<Told, 'inode'> { readonly inode: Inode | undefined; readonly nodeHigh: number; readonly nodeLow: number }
+
+function writeAttr(out: DataView, at: number, inode: Inode, inoHigh: number, owner: Owner | undefined): void {
   const { size, mtime, mtimeNsec } = inode
   const blocks = Math.ceil(size / SECTOR)
   const seconds = mtime >>> 0
   const secondsHigh = Math.floor(mtime / WORD)
   out.setUint32(at + A.inoLow, inode.nid, true)
-  out.setUint32(at + A.inoHigh, 0, true)
+  out.setUint32(at + A.inoHigh, inoHigh, true)
   out.setUint32(at + A.sizeLow, size, true)
   out.setUint32(at + A.sizeHigh, size / WORD, true)
   out.setUint32(at + A.blocksLow, blocks, true)
@@ -51,18 +63,17 @@ export function writeAttr(out: DataView, at: number, inode: Inode, owner: Owner 
 }
 
 /** Writes a FuseAttrOut at `at`; returns its size. */
-export function writeAttrOut(out: DataView, at: number, inode: Inode, owner: Owner | undefined, validSeconds: number): number {
+export function writeAttrOut(out: DataView, at: number, { inode, inoHigh, owner, validSeconds }: Told): number {
   out.setUint32(at + O.validLow, validSeconds, true)
   out.setUint32(at + O.validHigh, 0, true)
   out.setUint32(at + O.validNsec, 0, true)
   out.setUint32(at + O._dummy, 0, true)
-  writeAttr(out, at + O.attr, inode, owner)
+  writeAttr(out, at + O.attr, inode, inoHigh, owner)
   return attrOut.size
 }
 
-/** Writes a FuseEntryOut at `at`; returns its size. An `inode` of undefined says "no such name", which the kernel remembers too. */
-export function writeEntry(out: DataView, bytes: Uint8Array, at: number, nodeHigh: number, nodeLow: number, inode: Inode | undefined,
-  owner: Owner | undefined, validSeconds: number): number {
+/** Writes a FuseEntryOut at `at`; returns its size. */
+export function writeEntry(out: DataView, bytes: Uint8Array, at: number, { nodeHigh, nodeLow, inode, inoHigh, owner, validSeconds }: ToldEntry): number {
   if (inode === undefined) bytes.fill(0, at, at + entryOut.size)
   else {
     out.setUint32(at + E.nodeLow, nodeLow, true)
@@ -73,7 +84,7 @@ export function writeEntry(out: DataView, bytes: Uint8Array, at: number, nodeHig
     out.setUint32(at + E.attrValidHigh, 0, true)
     out.setUint32(at + E.entryValidNsec, 0, true)
     out.setUint32(at + E.attrValidNsec, 0, true)
-    writeAttr(out, at + E.attr, inode, owner)
+    writeAttr(out, at + E.attr, inode, inoHigh, owner)
   }
   out.setUint32(at + E.entryValidLow, validSeconds, true)
   out.setUint32(at + E.attrValidLow, validSeconds, true)

@@ -6,8 +6,7 @@ import { inHeader, outHeader } from '../../wire/fuse/header.ts'
 import { FUSE_OP, FUSE_OP_LIMIT } from '../../wire/fuse/opcode.ts'
 import { REPLY_SLOT, REQUEST_SLOT } from './connection.ts'
 import { FuseCore, OUTCOME } from './core.ts'
-import { emptyImage } from './empty-image.ts'
-import { ImageTable } from './served-image.ts'
+import { FileSystemTable } from './file-system-table.ts'
 
 const SECONDS = Number(process.env['FUZZ_SECONDS'] ?? 1)
 const SILENT: readonly number[] = [FUSE_OP.FORGET, FUSE_OP.BATCH_FORGET]
@@ -17,12 +16,11 @@ it('answers every request with a reply of the stated length and the same id, or 
   const seed = Number(process.env['FUZZ_SEED'] ?? Date.now() % 2 ** 31)
   const random = randomOf(seed)
   const word = (): number => below(random, 2 ** 32)
-  const images = new ImageTable()
-  images.rootSerial = 9
-  images.set(9, emptyImage)
+  const fileSystems = new FileSystemTable()
+  fileSystems.mount(9, fileSystems.root.fs, [{ id: 2, name: 'a' }, { id: 3, name: 'b' }])
   const input = new Uint8Array(REQUEST_SLOT)
   const output = new Uint8Array(REPLY_SLOT)
-  const core = new FuseCore(images, { xattrs: true, writable: false }, { uid: 0, gid: 0 }, input, output)
+  const core = new FuseCore(fileSystems, { xattrs: true, writable: false }, { uid: 0, gid: 0 }, input, output)
   let rounds = 0
   let succeeded = 0
   for (const end = Date.now() + SECONDS * 1000; Date.now() < end; rounds++) {

@@ -19,9 +19,9 @@ import { ERRNO } from '../errno.ts'
 import { FOREVER_SECONDS } from './attributes.ts'
 import { type ConnectionPolicy, REPLY_SLOT, REQUEST_SLOT } from './connection.ts'
 import { FuseCore, OUTCOME, type Outcome } from './core.ts'
-import { emptyImage } from './empty-image.ts'
+import { FileSystemTable } from './file-system-table.ts'
 import { gather, scatter } from './scatter.ts'
-import { ImageTable, type ServedImage } from './served-image.ts'
+import type { ServedFileSystem } from './served-file-system.ts'
 
 const NAMES = Array.from({ length: 3000 }, (_, i) => `entry-${String(i).padStart(5, '0')}-with-a-long-name`)
 
@@ -47,19 +47,19 @@ function buildView(): BootstrapView {
 }
 
 const view = buildView()
-const served = (change: Partial<ServedImage> = {}): ServedImage => ({ view, hasXattr: view.hasXattr, explicitIds: true, mutable: false, locate: () => false, ...change })
+const served = (change: Partial<ServedFileSystem> = {}): ServedFileSystem => ({ view, hasXattr: view.hasXattr, explicitIds: true, mutable: false, locate: () => false, ...change })
 
 let core: FuseCore
+let table: FileSystemTable
 let input: Uint8Array
 let output: Uint8Array
 
-function start(image: ServedImage, policy: ConnectionPolicy = { xattrs: true, writable: false }): void {
-  const images = new ImageTable()
-  images.rootSerial = 9
-  images.set(9, image)
+function start(image?: ServedFileSystem, policy: ConnectionPolicy = { xattrs: true, writable: false }, notified = false): void {
+  table = new FileSystemTable({ notified })
+  if (image) table.mount(9, image)
   input = new Uint8Array(REQUEST_SLOT)
   output = new Uint8Array(REPLY_SLOT)
-  core = new FuseCore(images, policy, { uid: 77, gid: 88 }, input, output)
+  core = new FuseCore(table, policy, { uid: 77, gid: 88 }, input, output)
 }
 
 beforeEach(() => start(served()))
@@ -203,7 +203,7 @@ describe('FuseCore', () => {
     expect(reply.flags & FUSE_INIT_FLAG.AUTO_INVAL_DATA).toBe(0)
     expect(reply.flags & FUSE_INIT_FLAG.POSIX_ACL).not.toBe(0)
     expect(ask(FUSE_OP.OPEN, ROOT, new Uint8Array(8)).errno).toBe(ERRNO.ENOSYS)
-    start(emptyImage)
+    start()
     ask(FUSE_OP.INIT, ROOT, init)
     expect(ask(FUSE_OP.OPENDIR, ROOT, new Uint8Array(8)).errno).toBe(0)
     start(served(), { xattrs: true, writable: true })
@@ -239,9 +239,97 @@ describe('FuseCore', () => {
     }
   })
 
-  it('shows an empty directory without an image, and lets nothing of it be cached', () => {
-    start(emptyImage)
+  it('shows an empty directory without a mount, and lets nothing of it be cached where the kernel is not notified', () => {
+    start()
     expect(namesOf(ask(FUSE_OP.READDIR, ROOT, read(0, 4096)).body, 0).map(({ name }) => name)).toEqual(['.', '..'])
     expect(lookup('x')).toMatchObject({ nodeLow: 0, entryValidLow: 0 })
+  })
+})
+
+describe('FuseCore with mounts inside', () => {
+  const steps = (...ids: [number, string][]): { id: number; name: string }[] => ids.map(([id, name]) => ({ id, name }))
+  const list = (node: readonly [number, number], size = 4096): string[] => {
+    const names: string[] = []
+    for (let offset = 0; ;) {
+      const page = namesOf(ask(FUSE_OP.READDIR, node, read(offset, size)).body, 0)
+      if (page.length === 0) return names
+      names.push(...page.map(({ name }) => name))
+      offset = page.at(-1)!.next
+    }
+  }
+
+  it('shows directories on the way to a mount, and the mount\'s root at its end', () => {
+    start(undefined, undefined, true)
+    table.mount(5, served(), steps([2, 'a'], [3, 'b']))
+    expect(lookup('a')).toMatchObject({ nodeHigh: 0, nodeLow: 2, entryValidLow: FOREVER_SECONDS })
+    const b = lookup('b', [0, 2])
+    expect(b).toMatchObject({ nodeHigh: 5, nodeLow: view.rootNid })
+    expect(attr.decode(b.attr)).toMatchObject({ inoLow: view.rootNid, inoHigh: 5, mode: S_IFDIR | 0o711 })
+    expect(lookup('fifo', [5, view.rootNid])).toMatchObject({ nodeHigh: 5 })
+    expect([list(ROOT), list([0, 2])]).toEqual([['.', '..', 'a'], ['.', '..', 'b']])
+    expect(lookup('..', [5, view.rootNid])).toMatchObject({ nodeHigh: 0, nodeLow: 2 })
+    expect(lookup('..', [0, 2])).toMatchObject({ nodeHigh: 0, nodeLow: 1 })
+  })
+
+  it('forgets an umounted tree and the directories that led to it', () => {
+    start(undefined, undefined, true)
+    table.mount(5, served(), steps([2, 'a'], [3, 'b']))
+    table.mount(6, served(), steps([2, 'a'], [4, 'c']))
+    table.unmount(5)
+    expect(list([0, 2])).toEqual(['.', '..', 'c'])
+    table.unmount(6)
+    expect(list(ROOT)).toEqual(['.', '..'])
+    expect([ask(FUSE_OP.GETATTR, [5, view.rootNid]).errno, ask(FUSE_OP.GETATTR, [0, 2]).errno]).toEqual([ERRNO.ESTALE, ERRNO.ESTALE])
+  })
+
+  it('replaces a mount: the name leads to the new one, nodes of the old one are served until it is unmounted', () => {
+    start()
+    table.mount(5, served(), steps([2, 'a']))
+    table.mount(6, served(), steps([2, 'a']))
+    expect(lookup('a')).toMatchObject({ nodeHigh: 6 })
+    expect(ask(FUSE_OP.GETATTR, [5, view.rootNid]).errno).toBe(0)
+    table.unmount(5)
+    expect([ask(FUSE_OP.GETATTR, [5, view.rootNid]).errno, lookup('a').nodeHigh]).toEqual([ERRNO.ESTALE, 6])
+  })
+
+  it('lists a directory of an image with the mounts inside it, each name once, and finds them there', () => {
+    table.mount(10, served(), steps([2, 'many'], [3, NAMES[7]!])) // a file of the image is covered
+    table.mount(11, served(), steps([2, 'many'], [4, 'new'], [5, 'below']))
+    table.mount(12, served(), steps([6, 'zzz']))
+    const many = nodeOf('many')
+    expect(many[0]).toBe(9)
+    expect(list(many)).toEqual(['.', '..', ...NAMES, 'new'])
+    expect(list(many, 400)).toEqual(['.', '..', ...NAMES, 'new'])
+    expect(list(ROOT)).toEqual(['.', '..', 'attributed', 'fifo', 'link', 'many', 'zzz'])
+    expect([lookup(NAMES[7]!, many).nodeHigh, lookup(NAMES[8]!, many).nodeHigh, lookup('zzz').nodeHigh]).toEqual([10, 9, 12])
+    const added = lookup('new', many)
+    expect([added.nodeHigh, added.nodeLow, lookup('below', [added.nodeHigh, added.nodeLow]).nodeHigh]).toEqual([0, 4, 11])
+    for (const serial of [10, 11, 12]) table.unmount(serial)
+    expect(list(many)).toEqual(['.', '..', ...NAMES])
+    expect(lookup(NAMES[7]!, many).nodeHigh).toBe(9)
+  })
+
+  it('gives READDIRPLUS what LOOKUP gives for a mountpoint that covers a directory of the image', () => {
+    table.mount(10, served(), steps([2, 'many']))
+    const { body } = ask(FUSE_OP.READDIRPLUS, ROOT, read(0, 4096))
+    const plus = entryOut.size + fuseDirent.size
+    const records = namesOf(body, entryOut.size)
+    let at = 0
+    for (const { name } of records) {
+      if (name === 'many') expect(entryOut.decode(body, at)).toEqual(lookup('many'))
+      at += plus + Math.ceil(name.length / 8) * 8
+    }
+    expect(lookup('many').nodeHigh).toBe(10)
+  })
+
+  it('shows what is below a root that comes and goes', () => {
+    start()
+    table.mount(5, served(), steps([2, 'many'], [3, 'x']))
+    expect(lookup('many')).toMatchObject({ nodeHigh: 0, nodeLow: 2 })
+    table.mount(9, served())
+    const many = nodeOf('many')
+    expect([many[0], lookup('x', many).nodeHigh]).toEqual([9, 5])
+    table.unmount(9)
+    expect([lookup('many').nodeLow, lookup('x', [0, 2]).nodeHigh, list(ROOT)]).toEqual([2, 5, ['.', '..', 'many']])
   })
 })

@@ -18,8 +18,9 @@ import { ERRNO, errnoOf } from '../errno.ts'
 import { FOREVER_SECONDS, type Owner, writeAttrOut, writeEntry } from './attributes.ts'
 import { type Connection, type ConnectionPolicy, MAX_READ, negotiate } from './connection.ts'
 import { writeDirectory } from './directory.ts'
+import type { FileSystemTable, Mounted } from './file-system-table.ts'
 import { isRootId, MAX_NID } from './node-id.ts'
-import { Extents, type ImageTable, type ServedImage } from './served-image.ts'
+import { Extents, type ServedFileSystem } from './served-file-system.ts'
 
 /**
  * What became of a request.
@@ -39,7 +40,7 @@ const WORD = 2 ** 32
 const BODY = inHeader.size
 const REPLY = outHeader.size
 
-/** Answers FUSE requests from images alone: bytes in, bytes or a miss out. Knows no descriptor, no thread, no client. */
+/** Answers FUSE requests from file systems alone: bytes in, bytes or a miss out. Knows no descriptor, no thread, no client. */
 export class FuseCore {
   /** Of the last `reply` or `file` outcome: bytes written to the output, header included. */
   replyLength = 0
@@ -50,10 +51,12 @@ export class FuseCore {
   readonly extents = new Extents()
   /** Of the last `miss` or `interrupt` outcome. */
   readonly miss: Miss = { uniqueLow: 0, uniqueHigh: 0, serial: 0, nid: 0, offset: 0, length: 0 }
+  /** Of the last request: the file system that it was for; undefined for requests about none, or about one that is gone. */
+  mounted: Mounted | undefined
   /** Set by INIT; a taken-over session starts with it. */
   connection: Connection | undefined
 
-  readonly images: ImageTable
+  readonly fileSystems: FileSystemTable
   readonly #policy: ConnectionPolicy
   readonly #owner: Owner
   readonly #input: Buffer
@@ -66,8 +69,8 @@ export class FuseCore {
   #replyAt = 0
 
   /** `input` and `output` are the transport's buffers; `owner` owns the files of images that record no owners. */
-  constructor(images: ImageTable, policy: ConnectionPolicy, owner: Owner, input: Uint8Array, output: Uint8Array) {
-    this.images = images
+  constructor(fileSystems: FileSystemTable, policy: ConnectionPolicy, owner: Owner, input: Uint8Array, output: Uint8Array) {
+    this.fileSystems = fileSystems
     this.#policy = policy
     this.#owner = owner
     this.#input = Buffer.from(input.buffer, input.byteOffset, input.length)
@@ -83,6 +86,7 @@ export class FuseCore {
     this.#replyAt = replyAt
     this.errno = 0
     this.opcode = 0
+    this.mounted = undefined
     if (length < BODY) return OUTCOME.none // not even an id to answer to; the kernel never sends this
     this.opcode = this.#in.getUint32(at + H.opcode, true)
     try {
@@ -104,8 +108,9 @@ export class FuseCore {
   asMiss(at: number, length: number): Miss {
     this.#at = at
     this.#length = length
-    const inode = this.#inodeOf(this.#image(), S_IFREG)
-    return this.#missOf(inode, this.#offset(), Math.min(this.#size(), inode.size - this.#offset()))
+    const { fs, serial } = this.#fileSystem()
+    const inode = this.#inodeOf(fs, S_IFREG)
+    return this.#missOf(serial, inode, this.#offset(), Math.min(this.#size(), inode.size - this.#offset()))
   }
 
   #dispatch(): Outcome {
@@ -135,33 +140,43 @@ export class FuseCore {
   }
 
   #lookup(): Outcome {
-    const image = this.#image()
+    const mounted = this.#fileSystem()
+    const { view } = mounted.fs
     const name = this.#text(BODY)
-    const serial = this.#serial()
-    const validSeconds = image.mutable ? 0 : FOREVER_SECONDS
-    const found = image.view.lookup(this.#inodeOf(image, S_IFDIR), name)
+    const directory = this.#inodeOf(mounted.fs, S_IFDIR)
+    const crossed = this.fileSystems.cross(mounted, directory.nid, name)
+    if (crossed) return this.#entry(crossed.mounted, crossed.nid, mounted.fs)
+    const found = view.lookup(directory, name)
     if (found && found.nid > MAX_NID) throw new CodedError('FORMAT_OUT_OF_RANGE', 'inode lies beyond 128 GiB', { nid: found.nid })
-    const inode = found && image.view.inode(found.nid)
-    const root = inode !== undefined && inode.nid === image.view.rootNid && serial === this.images.rootSerial
-    return this.#reply(writeEntry(this.#out, this.#output, this.#body(), root ? 0 : serial, root ? FUSE_ROOT_ID : inode?.nid ?? 0, inode,
-      this.#ownerOf(image), validSeconds))
+    return this.#entry(mounted, found?.nid, mounted.fs)
+  }
+
+  /** Answers with node `nid` of `mounted`, or with "no such name"; whether that may be kept is the business of the directory's file system. */
+  #entry(mounted: Mounted, nid: number | undefined, { mutable }: ServedFileSystem): Outcome {
+    const { view } = mounted.fs
+    const inode = nid === undefined ? undefined : view.inode(nid)
+    const root = mounted === this.fileSystems.root && nid === view.rootNid
+    return this.#reply(writeEntry(this.#out, this.#output, this.#body(), {
+      nodeHigh: root ? 0 : mounted.serial, nodeLow: root ? FUSE_ROOT_ID : nid ?? 0, inode, inoHigh: mounted.inoHigh, owner: this.#ownerOf(mounted.fs),
+      validSeconds: mutable ? 0 : FOREVER_SECONDS,
+    }))
   }
 
   #getattr(): Outcome {
-    const image = this.#image()
-    return this.#reply(writeAttrOut(this.#out, this.#body(), this.#inodeOf(image), this.#ownerOf(image), image.mutable ? 0 : FOREVER_SECONDS))
+    const { fs, inoHigh } = this.#fileSystem()
+    return this.#reply(writeAttrOut(this.#out, this.#body(), { inode: this.#inodeOf(fs), inoHigh, owner: this.#ownerOf(fs), validSeconds: fs.mutable ? 0 : FOREVER_SECONDS }))
   }
 
   #read(): Outcome {
     this.#need(readIn.size)
-    const image = this.#image()
-    const inode = this.#inodeOf(image, S_IFREG)
+    const { fs, serial } = this.#fileSystem()
+    const inode = this.#inodeOf(fs, S_IFREG)
     const offset = this.#offset()
     const length = Math.min(this.#size(), inode.size - offset)
     if (length <= 0) return this.#reply(0)
     this.extents.clear()
-    if (!image.locate(inode, offset, length, this.extents)) {
-      this.#missOf(inode, offset, length)
+    if (!fs.locate(inode, offset, length, this.extents)) {
+      this.#missOf(serial, inode, offset, length)
       return OUTCOME.miss
     }
     this.#reply(length)
@@ -170,18 +185,18 @@ export class FuseCore {
 
   #readDirectory(plus: boolean): Outcome {
     this.#need(readIn.size)
-    const image = this.#image()
+    const mounted = this.#fileSystem()
     const start = this.#body()
     const end = writeDirectory(this.#out, this.#output, start, start + this.#size(), {
-      image, serial: this.#serial(), directory: this.#inodeOf(image, S_IFDIR), cursor: this.#offset(), plus,
-      owner: this.#ownerOf(image), validSeconds: image.mutable ? 0 : FOREVER_SECONDS,
+      fileSystems: this.fileSystems, mounted, directory: this.#inodeOf(mounted.fs, S_IFDIR), cursor: this.#offset(), plus,
+      owner: this.#owner, validSeconds: mounted.fs.mutable ? 0 : FOREVER_SECONDS,
     })
     return this.#reply(end - start)
   }
 
   #readlink(): Outcome {
-    const image = this.#image()
-    const target = image.view.readlink(this.#inodeOf(image))
+    const { fs } = this.#fileSystem()
+    const target = fs.view.readlink(this.#inodeOf(fs))
     this.#output.set(target, this.#body())
     return this.#reply(target.length)
   }
@@ -189,17 +204,17 @@ export class FuseCore {
   // ENOSYS latches for the whole connection: the kernel never asks for a value again. Only where no image can ever have one.
   #getxattr(): Outcome {
     this.#need(getxattrIn.size)
-    const image = this.#image()
-    if (!image.hasXattr) return this.fail(this.#policy.xattrs ? ERRNO.ENODATA : ERRNO.ENOSYS)
-    const value = image.view.xattr(this.#inodeOf(image), this.#text(BODY + getxattrIn.size))
+    const { fs } = this.#fileSystem()
+    if (!fs.hasXattr) return this.fail(this.#policy.xattrs ? ERRNO.ENODATA : ERRNO.ENOSYS)
+    const value = fs.view.xattr(this.#inodeOf(fs), this.#text(BODY + getxattrIn.size))
     return value ? this.#sized(value.length, (at) => this.#output.set(value, at)) : this.fail(ERRNO.ENODATA)
   }
 
   // Never ENOSYS: "this file has none" is an answer that every program takes, "not supported" is not (and few programs list).
   #listxattr(): Outcome {
     this.#need(getxattrIn.size)
-    const image = this.#image()
-    const list = image.hasXattr ? image.view.xattrs(this.#inodeOf(image)).map(([name]) => `${name}\0`).join('') : ''
+    const { fs } = this.#fileSystem()
+    const list = fs.hasXattr ? fs.view.xattrs(this.#inodeOf(fs)).map(([name]) => `${name}\0`).join('') : ''
     return this.#sized(list.length, (at) => void this.#output.write(list, at, 'latin1'))
   }
 
@@ -217,8 +232,8 @@ export class FuseCore {
 
   // ENOSYS to the first open says: from now on open without asking, keeping caches (NO_OPEN_SUPPORT). An image that changes cannot.
   #open(flags: number): Outcome {
-    if (this.connection?.zeroMessageOpens && !this.#image().mutable) return this.fail(ERRNO.ENOSYS)
-    openOut.encode({ handle: 0n, flags: this.#image().mutable ? 0 : flags }, this.#output, this.#body())
+    if (this.connection?.zeroMessageOpens && !this.#fileSystem().fs.mutable) return this.fail(ERRNO.ENOSYS)
+    openOut.encode({ handle: 0n, flags: this.#fileSystem().fs.mutable ? 0 : flags }, this.#output, this.#body())
     return this.#reply(openOut.size)
   }
 
@@ -247,26 +262,22 @@ export class FuseCore {
 
   // --- the request at hand -------------------------------------------------------------------------------------------------------
 
-  #image(): ServedImage {
-    const image = this.images.get(this.#in.getUint32(this.#at + H.nodeHigh, true), this.#in.getUint32(this.#at + H.nodeLow, true))
-    if (!image) throw new CodedError('SERVE_STALE_NODE', 'the image of this node is not mounted')
-    return image
+  #fileSystem(): Mounted {
+    this.mounted = this.fileSystems.get(this.#in.getUint32(this.#at + H.nodeHigh, true), this.#in.getUint32(this.#at + H.nodeLow, true))
+    if (!this.mounted) throw new CodedError('SERVE_STALE_NODE', 'the file system of this node is not mounted')
+    return this.mounted
   }
 
   /** The request's inode; with `type`, it must be of that type. */
-  #inodeOf({ view }: ServedImage, type?: number): Inode {
+  #inodeOf({ view }: ServedFileSystem, type?: number): Inode {
     const low = this.#in.getUint32(this.#at + H.nodeLow, true)
     const inode = view.inode(isRootId(this.#in.getUint32(this.#at + H.nodeHigh, true), low) ? view.rootNid : low)
     if (type !== undefined && (inode.mode & S_IFMT) !== type) throw new CodedError(type === S_IFDIR ? 'RAFS_NOT_DIRECTORY' : 'SERVE_BAD_REQUEST', 'inode is of another type', { nid: low })
     return inode
   }
 
-  #serial(): number {
-    return this.#in.getUint32(this.#at + H.nodeHigh, true) || this.images.rootSerial
-  }
-
-  #ownerOf(image: ServedImage): Owner | undefined {
-    return image.explicitIds ? undefined : this.#owner
+  #ownerOf(fs: ServedFileSystem): Owner | undefined {
+    return fs.explicitIds ? undefined : this.#owner
   }
 
   #offset(): number {
@@ -293,11 +304,11 @@ export class FuseCore {
     if (this.#length < BODY + bytes) throw new CodedError('SERVE_BAD_REQUEST', 'request is shorter than its structure')
   }
 
-  #missOf({ nid }: Inode, offset: number, length: number): Miss {
+  #missOf(serial: number, { nid }: Inode, offset: number, length: number): Miss {
     const { miss } = this
     miss.uniqueLow = this.#in.getUint32(this.#at + H.uniqueLow, true)
     miss.uniqueHigh = this.#in.getUint32(this.#at + H.uniqueHigh, true)
-    miss.serial = this.#serial()
+    miss.serial = serial
     miss.nid = nid
     miss.offset = offset
     miss.length = length

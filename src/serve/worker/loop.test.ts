@@ -10,11 +10,11 @@ import { inHeader, outHeader } from '../../wire/fuse/header.ts'
 import { FUSE_OP } from '../../wire/fuse/opcode.ts'
 import { createCounterMemory, fsIoStats } from '../counters.ts'
 import { ERRNO } from '../errno.ts'
-import { emptyImage } from '../fuse/empty-image.ts'
-import type { Extents, ServedImage } from '../fuse/served-image.ts'
+import { FileSystemTable } from '../fuse/file-system-table.ts'
+import type { Extents, ServedFileSystem } from '../fuse/served-file-system.ts'
 import { S_IFREG } from '../../format/erofs/inode.ts'
 import { type LoopEnvironment, serveLoop } from './loop.ts'
-import { type FromWorker, type ToWorker, WAKE_UP } from './messages.ts'
+import { type FromWorker, type SharedFileSystem, type ToWorker, WAKE_UP } from './messages.ts'
 
 const SESSION = 4
 const FUSE_FD = 1000
@@ -36,9 +36,10 @@ afterAll(() => {
 type Row = { wakeUp: true } | { ended: number } | { request: Uint8Array }
 
 /** An image whose only file is its root: node id 1 reads. */
-function imageOf(locate: (extents: Extents) => boolean): ServedImage {
-  const inode = { ...emptyImage.view.inode(1), mode: S_IFREG | 0o644, size: 100 }
-  return { ...emptyImage, view: { ...emptyImage.view, inode: () => inode }, locate: (_inode, _offset, _length, extents) => locate(extents) }
+function imageOf(locate: (extents: Extents) => boolean): ServedFileSystem {
+  const { fs } = new FileSystemTable().root
+  const inode = { ...fs.view.inode(1), mode: S_IFREG | 0o644, size: 100 }
+  return { ...fs, view: { ...fs.view, inode: () => inode }, locate: (_inode, _offset, _length, extents) => locate(extents) }
 }
 
 function readRequest(unique: number): Uint8Array {
@@ -48,9 +49,10 @@ function readRequest(unique: number): Uint8Array {
   }), body])
 }
 
-function play(image: ServedImage, script: Row[][], messages: ToWorker[], { late = false } = {}): { posted: FromWorker[]; replies: Int32Array[]; outputs: Uint8Array[]; removed: number[]; closed: number; counters: SharedArrayBuffer } {
-  const result = { posted: [] as FromWorker[], replies: [] as Int32Array[], outputs: [] as Uint8Array[], removed: [] as number[], closed: 0, counters: createCounterMemory(1) }
+function play(image: ServedFileSystem, script: Row[][], messages: ToWorker[], { late = false, meanwhile = (_exchange: number): ToWorker[] => [] } = {}): { posted: FromWorker[]; replies: Int32Array[]; outputs: Uint8Array[]; removed: number[]; closed: number; closedAfter: number } {
+  const result = { posted: [] as FromWorker[], replies: [] as Int32Array[], outputs: [] as Uint8Array[], removed: [] as number[], closed: 0, closedAfter: 0 }
   const inbox = late ? [] : [...messages]
+  let exchanges = 0
   const keep = (rows: Int32Array, output: Uint8Array): void => {
     for (let at = 0; at < rows.length; at += 7) {
       result.replies.push(rows.slice(at, at + 7))
@@ -73,6 +75,7 @@ function play(image: ServedImage, script: Row[][], messages: ToWorker[], { late 
       }
       if (late) inbox.push(...messages.splice(0))
       const rows = script.shift() ?? [{ wakeUp: true }]
+      inbox.push(...meanwhile(++exchanges))
       if (script.length === 0) inbox.push({ kind: 'stop' })
       rows.forEach((row, i) => {
         const length = 'request' in row ? row.request.length : 'ended' in row ? -row.ended : 0
@@ -85,22 +88,26 @@ function play(image: ServedImage, script: Row[][], messages: ToWorker[], { late 
   serveLoop({
     // SAFETY: the loop uses these calls only.
     native: fake as LoopEnvironment['native'],
-    start: { thread: 0, waitSet: 0, counters: result.counters, owner: { uid: 0, gid: 0 } },
+    start: { thread: 0, waitSet: 0, counters: createCounterMemory(1), mountsVersion, owner: { uid: 0, gid: 0 } },
     receive: () => inbox.shift(),
     post: (message) => result.posted.push(message),
-    openImage: () => ({ ...image, close: () => { result.closed++ } }),
+    open: () => ({ ...image, close() { result.closed++; result.closedAfter = result.replies.length } }),
   })
   return result
 }
 
+const mountsVersion = new SharedArrayBuffer(4)
+const counters = createCounterMemory(1)
+// SAFETY: the loop hands it to `open`, which does not look at it.
+const fileSystem = { kind: 'rafs' } as SharedFileSystem
 const introduction: ToWorker[] = [
-  { kind: 'session', session: SESSION, connection, rootSerial: 2 },
-  { kind: 'image', session: SESSION, serial: 2, image: undefined },
+  { kind: 'session', session: SESSION, connection },
+  { kind: 'mount', session: SESSION, serial: 2, steps: [], counters, fileSystem },
 ]
 
 describe('the worker loop', () => {
   it('answers a hit by a header and a row that names the file bytes', () => {
-    const { replies, outputs, counters, closed } = play(imageOf((extents) => { extents.push(file, 2 ** 33 + 4096, 6); return true }), [[{ request: readRequest(9) }], [{ wakeUp: true }]], introduction)
+    const { replies, outputs, closed } = play(imageOf((extents) => { extents.push(file, 2 ** 33 + 4096, 6); return true }), [[{ request: readRequest(9) }], [{ wakeUp: true }]], introduction)
     expect(replies.map((row) => [...row])).toEqual([[FUSE_FD, 0, outHeader.size, file, 4096, 2, 6]])
     expect(outHeader.decode(outputs[0]!)).toEqual({ length: outHeader.size + 6, error: 0, uniqueLow: 9, uniqueHigh: 0 })
     expect(fsIoStats(counters, '')).toMatchObject({ data_read: 6 })
@@ -147,5 +154,28 @@ describe('the worker loop', () => {
       [...introduction, { kind: 'drop-session', session: SESSION, fd: FUSE_FD }])
     expect(posted).toEqual([{ kind: 'dropped', session: SESSION }])
     expect([closed, replies.length]).toEqual([1, 0])
+  })
+
+  it('knows of a mount whose message came before the request, without a wake-up', () => {
+    const image = imageOf((extents) => { extents.push(file, 0, 6); return true })
+    const messages = [...introduction]
+    const script: Row[][] = [[{ request: readRequest(9) }], [{ request: readRequest(10) }], [{ wakeUp: true }]]
+    const { outputs } = play(image, script, messages.slice(0, 1), {
+      meanwhile(exchange) {
+        if (exchange !== 2) return []
+        Atomics.add(new Int32Array(mountsVersion), 0, 1)
+        return messages.splice(1)
+      },
+    })
+    expect(outputs.map((bytes) => Math.abs(outHeader.decode(bytes).error))).toEqual([ERRNO.EINVAL, 0]) // a read of the pseudo directory, then of the mount
+  })
+
+  it('lets go of an unmounted file system after its last replies are written', () => {
+    const image = imageOf((extents) => { extents.push(file, 0, 6); return true })
+    const { posted, closedAfter, outputs } = play(image, [[{ request: readRequest(9) }, { wakeUp: true }], [{ request: readRequest(10) }], [{ wakeUp: true }]], introduction,
+      { meanwhile: (exchange) => (exchange === 1 ? [{ kind: 'unmount', session: SESSION, serial: 2 }] : []) })
+    expect(posted).toEqual([{ kind: 'unmounted', session: SESSION, serial: 2 }])
+    expect(closedAfter).toBe(1)
+    expect(outputs.map((bytes) => Math.abs(outHeader.decode(bytes).error))).toEqual([0, ERRNO.EINVAL])
   })
 })

@@ -6,11 +6,12 @@ import type { MessagePort } from 'node:worker_threads'
 import type { NativeAddon } from '../../native/addon.ts'
 import { outHeader } from '../../wire/fuse/header.ts'
 import { OperationCounters } from '../counters.ts'
-import { ERRNO } from '../errno.ts'
+import { ERRNO, errnoOf } from '../errno.ts'
 import { REPLY_SLOT, REQUEST_SLOT } from '../fuse/connection.ts'
 import { FuseCore, OUTCOME } from '../fuse/core.ts'
-import { ImageTable, type ServedImage } from '../fuse/served-image.ts'
-import { type FromWorker, type ToWorker, WAKE_UP, type WorkerStart } from './messages.ts'
+import { FileSystemTable } from '../fuse/file-system-table.ts'
+import { type FromWorker, type SharedFileSystem, type ToWorker, WAKE_UP, type WorkerMount, type WorkerStart } from './messages.ts'
+import type { OpenFileSystem } from './open-shared.ts'
 
 /** LIMIT: requests taken at once. More saves calls under load, but a worker answers what it took one after the other while others may idle. */
 const BATCH = 4
@@ -29,10 +30,10 @@ export interface LoopEnvironment {
   /** The next message if there is one; never waits. */
   receive(): ToWorker | undefined
   post(message: FromWorker): void
-  openImage(image: (ToWorker & { kind: 'image' })['image']): ServedImage & { close(): void }
+  open(fileSystem: SharedFileSystem): OpenFileSystem
 }
 
-interface Session { readonly core: FuseCore; readonly images: Map<number, { close(): void }> }
+interface Session { readonly core: FuseCore; readonly open: Map<number, OpenFileSystem> }
 
 /** Serves until told to stop. Throws only on bugs and on a broken wait set. */
 export function serveLoop(environment: LoopEnvironment): void {
@@ -57,6 +58,8 @@ class WorkerLoop {
   readonly #answers = new Int32Array(BATCH)
   /** See NativeAddon.exchange: refused replies, replies whose file lacks the bytes. */
   readonly #errors = new Int32Array(2)
+  readonly #mountsVersion: Int32Array
+  #seenMounts = 0
   #replyCount = 0
   #replyAt = 0
   #stopped = false
@@ -64,6 +67,7 @@ class WorkerLoop {
   constructor(environment: LoopEnvironment) {
     this.#env = environment
     this.#counters = new OperationCounters(environment.start.counters, environment.start.thread)
+    this.#mountsVersion = new Int32Array(environment.start.mountsVersion)
   }
 
   run(): void {
@@ -78,11 +82,13 @@ class WorkerLoop {
       this.#serve(count)
     }
     this.#flush()
-    for (const { images } of this.#sessions.values()) for (const image of images.values()) image.close()
+    for (const session of this.#sessions.values()) closeAll(session)
   }
 
   #serve(count: number): void {
     let from = performance.now()
+    // Whoever sent a request after a mount or umount was done gets an answer that knows of it, whichever worker reads it.
+    if (Atomics.load(this.#mountsVersion, 0) !== this.#seenMounts) this.#readMessages()
     for (let i = 0; i < count; i++) {
       const row = i * REQUEST_COLUMNS
       const cookie = this.#requests[row]!
@@ -114,7 +120,8 @@ class WorkerLoop {
     if (outcome === OUTCOME.interrupt) this.#env.post({ kind: 'interrupt', session: cookie, uniqueLow: core.miss.uniqueLow, uniqueHigh: core.miss.uniqueHigh })
     else if (outcome !== OUTCOME.none) this.#reply(index, core, fd, outcome === OUTCOME.file)
     const now = performance.now()
-    this.#counters.record(core.opcode, core.errno, now - from, core.replyLength - outHeader.size)
+    const counters = core.mounted?.counters ?? this.#counters
+    counters.record(core.opcode, core.errno, now - from, core.replyLength - outHeader.size)
     return now
   }
 
@@ -135,12 +142,14 @@ class WorkerLoop {
     this.#replyAt += length + REPLY_ALIGNMENT - 1 & -REPLY_ALIGNMENT
   }
 
-  // The replies of the last round: there is no next exchange to write them.
+  // Replies are written by the next exchange, which reads from the descriptors that they name: before those go, they are written here.
   #flush(): void {
     for (let i = 0; i < this.#replyCount; i++) {
       const [fd, at, length, file, low, high, size] = this.#replies.subarray(i * REPLY_COLUMNS, (i + 1) * REPLY_COLUMNS)
       this.#env.native.fuseReply(fd!, this.#output.subarray(at!, at! + length!), file!, high! * WORD + (low! >>> 0), size!)
     }
+    this.#replyCount = 0
+    this.#replyAt = 0
   }
 
   // The file is shorter than its chunks say: somebody cut it. The main thread finds out, and fetches. The requests are still in the input: the
@@ -176,33 +185,60 @@ class WorkerLoop {
   }
 
   #readMessages(): void {
+    this.#seenMounts = Atomics.load(this.#mountsVersion, 0) // before the messages: one that comes meanwhile is seen again
     for (let message = this.#env.receive(); message !== undefined; message = this.#env.receive()) this.#apply(message)
   }
 
-  #apply(message: ToWorker): void {
-    if (message.kind === 'stop') {
-      this.#stopped = true
-    } else if (message.kind === 'session') {
-      const table = new ImageTable()
-      table.rootSerial = message.rootSerial
-      const core = new FuseCore(table, message.connection, this.#env.start.owner, this.#input, this.#output)
-      core.connection = message.connection
-      this.#sessions.set(message.session, { core, images: new Map() })
-    } else if (message.kind === 'image') {
-      const session = this.#sessions.get(message.session)
-      const image = this.#env.openImage(message.image)
-      session?.core.images.set(message.serial, image)
-      session?.images.set(message.serial, image)
-    } else if (message.kind === 'drop-image') {
-      const session = this.#sessions.get(message.session)
-      session?.core.images.delete(message.serial)
-      session?.images.get(message.serial)?.close()
-      session?.images.delete(message.serial)
-    } else {
-      this.#env.native.waitSetRemove(this.#env.start.waitSet, message.fd)
-      for (const image of this.#sessions.get(message.session)?.images.values() ?? []) image.close()
-      this.#sessions.delete(message.session)
-      this.#env.post({ kind: 'dropped', session: message.session })
+  // One file system that cannot be mapped (no memory, too many mappings) is stale for its users; the others are served.
+  #mount({ core, open }: Session, { serial, fileSystem, steps, counters }: WorkerMount): void {
+    try {
+      const fs = this.#env.open(fileSystem)
+      open.set(serial, fs)
+      core.fileSystems.mount(serial, fs, steps, new OperationCounters(counters, this.#env.start.thread))
+    } catch (error) {
+      this.#env.post({ kind: 'request-error', opcode: 0, errno: errnoOf(error), message: `a worker cannot open a mount: ${error instanceof Error ? error.message : String(error)}` })
     }
   }
+
+  #apply(message: ToWorker): void {
+    switch (message.kind) {
+      case 'stop':
+        this.#stopped = true
+        break
+      case 'session': {
+        const core = new FuseCore(new FileSystemTable({ notified: true, counters: this.#counters }), message.connection, this.#env.start.owner, this.#input, this.#output)
+        core.connection = message.connection
+        this.#sessions.set(message.session, { core, open: new Map() })
+        break
+      }
+      case 'mount': {
+        const session = this.#sessions.get(message.session)
+        if (!session) break
+        this.#mount(session, message)
+        break
+      }
+      case 'unmount': {
+        const { session: number, serial } = message
+        const session = this.#sessions.get(number)
+        session?.core.fileSystems.unmount(serial)
+        this.#flush()
+        session?.open.get(serial)?.close()
+        session?.open.delete(serial)
+        this.#env.post({ kind: 'unmounted', session: number, serial })
+        break
+      }
+      case 'drop-session': {
+        const session = this.#sessions.get(message.session)
+        this.#env.native.waitSetRemove(this.#env.start.waitSet, message.fd)
+        this.#flush()
+        if (session) closeAll(session)
+        this.#sessions.delete(message.session)
+        this.#env.post({ kind: 'dropped', session: message.session })
+      }
+    }
+  }
+}
+
+function closeAll({ open }: Session): void {
+  for (const fs of open.values()) fs.close()
 }

@@ -5,12 +5,15 @@ import type { SharedImage } from '../../rafs/index.ts'
 import type { Owner } from '../fuse/attributes.ts'
 import type { Connection } from '../fuse/connection.ts'
 import type { Miss } from '../fuse/core.ts'
+import type { Step } from '../fuse/mount-tree.ts'
 
 /** workerData: what a worker starts with. Descriptors belong to the main thread. */
 export interface WorkerStart {
   readonly thread: number
   readonly waitSet: number
   readonly counters: SharedArrayBuffer
+  /** One Int32: raised with every message about mounts. A worker that sees it changed reads its messages before it serves what it has just read. */
+  readonly mountsVersion: SharedArrayBuffer
   readonly owner: Owner
 }
 
@@ -19,11 +22,23 @@ export const WAKE_UP = 0
 
 /** A request is never read before the message that explains its session was posted: a worker that meets an unknown one reads its messages first. */
 export type ToWorker =
-  | { readonly kind: 'session'; readonly session: number; readonly connection: Connection; readonly rootSerial: number }
-  | { readonly kind: 'image'; readonly session: number; readonly serial: number; readonly image: SharedImage | undefined }
-  | { readonly kind: 'drop-image'; readonly session: number; readonly serial: number }
+  | { readonly kind: 'session'; readonly session: number; readonly connection: Connection }
+  | ({ readonly kind: 'mount'; readonly session: number } & WorkerMount)
+  /** Answered with `unmounted`. */
+  | { readonly kind: 'unmount'; readonly session: number; readonly serial: number }
   | { readonly kind: 'drop-session'; readonly session: number; readonly fd: number }
   | { readonly kind: 'stop' }
+
+/** A file system, where it is mounted, and where its operations are counted. It takes the place of what is mounted there. */
+export interface WorkerMount {
+  readonly serial: number
+  readonly steps: readonly Step[]
+  readonly counters: SharedArrayBuffer
+  readonly fileSystem: SharedFileSystem
+}
+
+/** What a worker opens as a file system of its own: one row for each kind of them. */
+export type SharedFileSystem = { readonly kind: 'rafs'; readonly image: SharedImage }
 
 export type FromWorker =
   | { readonly kind: 'ready' }
@@ -33,6 +48,8 @@ export type FromWorker =
   | { readonly kind: 'interrupt'; readonly session: number; readonly uniqueLow: number; readonly uniqueHigh: number }
   /** The session ended by itself (unmounted, aborted): errno as the device said it. */
   | { readonly kind: 'ended'; readonly session: number; readonly errno: number }
+  /** Answer to unmount: this worker no longer touches descriptors or mappings of the file system. */
+  | { readonly kind: 'unmounted'; readonly session: number; readonly serial: number }
   /** Answer to drop-session: this worker no longer touches the descriptor. */
   | { readonly kind: 'dropped'; readonly session: number }
   | { readonly kind: 'request-error'; readonly opcode: number; readonly errno: number; readonly message: string }

@@ -1,12 +1,14 @@
-// A worker's own view of an image: metadata from the mapped bootstrap, data from cache files whose chunks are ready.
+// A worker's own view of a file system that the main thread has opened.
 
-import { openSharedImage, type SharedImage } from '../../rafs/index.ts'
-import { emptyImage } from '../fuse/empty-image.ts'
-import type { ServedImage } from '../fuse/served-image.ts'
+import { openSharedImage } from '../../rafs/index.ts'
+import type { ServedFileSystem } from '../fuse/served-file-system.ts'
+import type { SharedFileSystem } from './messages.ts'
 
-/** `undefined`: the daemon was started without an image. */
-export function openShared(shared: SharedImage | undefined): ServedImage & { close(): void } {
-  if (!shared) return { ...emptyImage, close() {} }
+/** A file system of this thread; `close` unmaps it, descriptors stay the main thread's. */
+export type OpenFileSystem = ServedFileSystem & { close(): void }
+
+/** An image: metadata from the mapped bootstrap, data from cache files whose chunks are ready. */
+export function openShared({ image: shared }: SharedFileSystem): OpenFileSystem {
   const image = openSharedImage(shared)
   return {
     view: image.view,

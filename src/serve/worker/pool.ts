@@ -4,12 +4,11 @@ import { Worker } from 'node:worker_threads'
 import { publish } from '../../core/diagnostics.ts'
 import { fromMessage } from '../../core/errors.ts'
 import { native } from '../../native/load.ts'
-import type { SharedImage } from '../../rafs/index.ts'
 import { createCounterMemory } from '../counters.ts'
 import type { Owner } from '../fuse/attributes.ts'
 import type { Miss } from '../fuse/core.ts'
 import type { FuseSession } from '../session.ts'
-import { type FromWorker, type ToWorker, WAKE_UP, type WorkerStart } from './messages.ts'
+import { type FromWorker, type ToWorker, WAKE_UP, type WorkerMount, type WorkerStart } from './messages.ts'
 
 /** LIMIT: a worker answers a wake-up between two requests; one that has not after this long is stuck in a system call and is left behind. */
 const STOP_TIMEOUT_MS = 2_000
@@ -23,7 +22,8 @@ export interface PoolListener {
   failed(error: Error): void
 }
 
-interface Listed { readonly fd: number; readonly messages: ToWorker[] }
+interface Listed { readonly fd: number; messages: ToWorker[] }
+interface Waiting { left: number; readonly done: () => void }
 interface Member { readonly worker: Worker; readonly waitSet: number; readonly wakeUp: number; readonly exited: Promise<void>; ready: boolean }
 
 /** The threads that answer requests. */
@@ -37,8 +37,9 @@ export class WorkerPool {
   /** What a worker that starts later must hear, a session each. */
   readonly #sessions = new Map<number, Listed>()
   readonly #ended = new Set<number>()
-  /** Sessions being dropped: how many workers have yet to let go, and what happens then. */
-  readonly #dropping = new Map<number, { left: number; done: () => void }>()
+  /** Sessions and mounts being dropped: how many workers have yet to let go, and what happens then. */
+  readonly #dropping = new Map<string, Waiting>()
+  readonly #mountsVersion = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)
   #stopping = false
 
   /** One worker starts at once. The others follow one by one when there is something to serve: together they would only delay the first answer. */
@@ -50,19 +51,38 @@ export class WorkerPool {
     this.#start()
   }
 
-  /** Lets every worker take requests of `session` (a serial from 1), which shows `images`. */
-  addSession(session: number, { fd, connection }: FuseSession, rootSerial: number, images: Iterable<readonly [serial: number, image: SharedImage | undefined]>): void {
-    const messages: ToWorker[] = [{ kind: 'session', session, connection, rootSerial }]
-    for (const [serial, image] of images) messages.push({ kind: 'image', session, serial, image })
+  /** Lets every worker take requests of `session` (a serial from 1), which shows `mounts`. */
+  addSession(session: number, { fd, connection }: FuseSession, mounts: Iterable<WorkerMount>): void {
+    const messages: ToWorker[] = [{ kind: 'session', session, connection }]
+    for (const mount of mounts) messages.push({ kind: 'mount', session, ...mount })
     this.#sessions.set(session, { fd, messages })
     for (const member of this.#members) introduce(member, session, { fd, messages })
     this.#grow()
   }
 
+  /** Shows one more mount: requests that the kernel sends from now on know of it. */
+  addMount(session: number, mount: WorkerMount): void {
+    const message: ToWorker = { kind: 'mount', session, ...mount }
+    this.#sessions.get(session)?.messages.push(message)
+    this.#broadcastMount(message)
+  }
+
+  /**
+   * Requests that the kernel sends from now on do not know the mount any more. Resolves when no worker touches its descriptors, or when a
+   * worker is stuck (then they must not be closed): false.
+   */
+  async dropMount(session: number, serial: number): Promise<boolean> {
+    const listed = this.#sessions.get(session)
+    if (listed) listed.messages = listed.messages.filter((message) => message.kind !== 'mount' || message.serial !== serial)
+    const dropped = this.#untilAll(keyOf(session, serial))
+    this.#broadcastMount({ kind: 'unmount', session, serial })
+    return await within(STOP_TIMEOUT_MS, dropped)
+  }
+
   /** Resolves when no worker touches the session's descriptor any more, or when a worker is stuck (then the descriptor must not be closed): false. */
   async dropSession(session: number, fd: number): Promise<boolean> {
     this.#sessions.delete(session)
-    const dropped = new Promise<void>((done) => this.#dropping.set(session, { left: this.#members.length, done }))
+    const dropped = this.#untilAll(keyOf(session))
     this.#broadcast({ kind: 'drop-session', session, fd })
     return await within(STOP_TIMEOUT_MS, dropped)
   }
@@ -81,7 +101,7 @@ export class WorkerPool {
     const waitSet = native().waitSetCreate()
     const wakeUp = native().eventCreate()
     native().waitSetAdd(waitSet, wakeUp, WAKE_UP, 1)
-    const workerData: WorkerStart = { thread, waitSet, counters: this.counters, owner: this.#owner }
+    const workerData: WorkerStart = { thread, waitSet, counters: this.counters, mountsVersion: this.#mountsVersion, owner: this.#owner }
     const worker = new Worker(new URL('./thread.js', import.meta.url), { workerData })
     worker.on('message', (message: FromWorker) => this.#hear(thread, message))
     worker.on('error', (error) => this.#fail(error instanceof Error ? error : new Error(String(error))))
@@ -105,6 +125,17 @@ export class WorkerPool {
     }
   }
 
+  // Posted first, then announced: a worker that sees the new version finds the message.
+  #broadcastMount(message: ToWorker): void {
+    for (const { worker } of this.#members) post(worker, message)
+    Atomics.add(new Int32Array(this.#mountsVersion), 0, 1)
+    for (const { wakeUp } of this.#members) native().eventSignal(wakeUp)
+  }
+
+  #untilAll(key: string): Promise<void> {
+    return new Promise((done) => this.#dropping.set(key, { left: this.#members.length, done }))
+  }
+
   #hear(thread: number, message: FromWorker): void {
     switch (message.kind) {
       case 'ready':
@@ -115,23 +146,28 @@ export class WorkerPool {
       case 'interrupt': this.#listener.interrupt(message.session, message.uniqueLow, message.uniqueHigh); break
       case 'request-error': publish('serve:request:error', message); break
       case 'failed': this.#fail(fromMessage(message.error)); break
-      case 'dropped': this.#dropped(message.session); break
+      case 'dropped': this.#dropped(keyOf(message.session)); break
+      case 'unmounted': this.#dropped(keyOf(message.session, message.serial)); break
       case 'ended':
         if (!this.#ended.has(message.session)) this.#listener.ended(message.session, message.errno)
         this.#ended.add(message.session)
     }
   }
 
-  #dropped(session: number): void {
-    const dropping = this.#dropping.get(session)
+  #dropped(key: string): void {
+    const dropping = this.#dropping.get(key)
     if (!dropping || --dropping.left > 0) return
-    this.#dropping.delete(session)
+    this.#dropping.delete(key)
     dropping.done()
   }
 
   #fail(error: Error): void {
     if (!this.#stopping) this.#listener.failed(error)
   }
+}
+
+function keyOf(session: number, serial?: number): string {
+  return serial === undefined ? `${session}` : `${session}:${serial}`
 }
 
 function post(worker: Worker, message: ToWorker): void {

@@ -18,7 +18,7 @@ subscribe('serve:request:error', (event) => post({ kind: 'request-error', ...eve
 try {
   post({ kind: 'ready' })
   // SAFETY: pool.ts starts this file with a WorkerStart.
-  serveLoop({ native: native(), start: workerData as WorkerStart, receive: portReceiver(port, receiveMessageOnPort), post, openImage: openShared })
+  serveLoop({ native: native(), start: workerData as WorkerStart, receive: portReceiver(port, receiveMessageOnPort), post, open: openShared })
 } catch (error) {
   post({ kind: 'failed', error: toMessage(error) })
 }

@@ -12,6 +12,7 @@ import { getxattrIn, getxattrOut, kstatfs, openOut, readIn } from './file.ts'
 import { inHeader, outHeader } from './header.ts'
 import { FUSE_INIT_FLAG, initIn, initOut } from './init.ts'
 import { accessIn, attr, attrOut, batchForgetIn, entryOut, getattrIn, interruptIn } from './inode.ts'
+import { notifyInvalEntryOut, notifyInvalInodeOut } from './notify.ts'
 import { FUSE_NOTIFY, FUSE_OP } from './opcode.ts'
 
 type AnyStruct = Struct<readonly Row[]>
@@ -21,7 +22,7 @@ const STRUCTS: readonly (readonly [cName: string, table: AnyStruct])[] = [
   ['fuse_attr_out', attrOut], ['fuse_entry_out', entryOut], ['fuse_getattr_in', getattrIn], ['fuse_access_in', accessIn],
   ['fuse_batch_forget_in', batchForgetIn], ['fuse_interrupt_in', interruptIn], ['fuse_open_out', openOut], ['fuse_read_in', readIn],
   ['fuse_kstatfs', kstatfs], ['fuse_getxattr_in', getxattrIn], ['fuse_getxattr_out', getxattrOut], ['fuse_dirent', fuseDirent],
-  ['fuse_direntplus', fuseDirentPlus],
+  ['fuse_direntplus', fuseDirentPlus], ['fuse_notify_inval_entry_out', notifyInvalEntryOut], ['fuse_notify_inval_inode_out', notifyInvalInodeOut],
 ]
 
 /** One line a C field. Rows of one C field (its halves) share the first word of their doc. Reserved rows may have been given names since. */

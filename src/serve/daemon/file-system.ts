@@ -1,0 +1,60 @@
+// A mounted file system as the main thread has it: what it gives to workers, and what it does for them.
+
+import type { RafsImage } from '../../rafs/index.ts'
+import type { MetadataView } from '../fuse/served-file-system.ts'
+import type { MissSource } from '../miss-desk.ts'
+import type { SharedFileSystem } from '../worker/messages.ts'
+
+/** As the API spells them. */
+export type FileSystemType = 'Rafs' | 'PassthroughFs'
+
+/** An opened file system; whoever mounts it closes it after no worker touches it any more. */
+export interface FileSystem extends MissSource {
+  readonly type: FileSystemType
+  readonly view: MetadataView
+  readonly hasXattr: boolean
+  /** For its metrics; undefined where there is none. */
+  readonly image: RafsImage | undefined
+  /** What workers open as theirs; valid until it is closed. */
+  share(): SharedFileSystem
+  close(): Promise<void>
+}
+
+/** An image as a file system. */
+export function imageFileSystem(image: RafsImage): FileSystem {
+  const { view } = image
+  return {
+    type: 'Rafs',
+    view,
+    hasXattr: view.hasXattr,
+    image,
+    share: () => ({ kind: 'rafs', image: image.share() }),
+    readInto: (nid, offset, target, options) => image.readInto(view.inode(nid), offset, target, options),
+    close: () => image.close(),
+  }
+}
+
+/** What is to be mounted: a request of the API, or a row of a saved state. Plain data. */
+export interface MountRequest {
+  /** Path inside the export, `/` for its root. */
+  readonly mountpoint: string
+  readonly type: FileSystemType
+  /** Path of the bootstrap of an image. */
+  readonly source: string
+  /** Configuration text as given; may hold credentials. */
+  readonly config: string
+  /** Paths inside the image to fetch ahead. */
+  readonly prefetchFiles?: readonly string[] | undefined
+}
+
+/** A file system, what it was opened from, and what the API and a saved state tell of it. */
+export interface MountedFileSystem extends Omit<MountRequest, 'prefetchFiles'> {
+  readonly fileSystem: FileSystem
+  /** The configuration as an object without secrets, for the API. */
+  readonly shownConfig: object
+  /** What may be done once it is served and nobody waits for anything. */
+  readonly warmUp?: (options: { readonly signal: AbortSignal }) => Promise<void>
+}
+
+/** Opens what is asked for: configurations and backends are the business of cli. @throws CONFIG_INVALID, SERVE_UNSUPPORTED, FORMAT_*, RAFS_NOT_FOUND */
+export type OpenMount = (request: MountRequest, options: { readonly signal: AbortSignal }) => Promise<MountedFileSystem>

@@ -1,0 +1,258 @@
+// Mounting and unmounting while the daemon runs. Order of a mount: opened → in the table → workers know it → the kernel forgets what it
+// remembered of the name. Order of an umount: out of the table → workers do not know it → the kernel forgets → reads under way end → no
+// worker touches its descriptors → closed.
+
+import path from 'node:path'
+import { publish } from '../../core/diagnostics.ts'
+import { CodedError } from '../../core/errors.ts'
+import { createCounterMemory, OperationCounters } from '../counters.ts'
+import type { Miss } from '../fuse/core.ts'
+import { forgetNames, type StaleNames } from '../kernel-names.ts'
+import type { MissDesk } from '../miss-desk.ts'
+import type { FuseSession } from '../session.ts'
+import type { WorkerMount } from '../worker/messages.ts'
+import type { WorkerPool } from '../worker/pool.ts'
+import type { MountedFileSystem, MountRequest, OpenMount } from './file-system.ts'
+import { canonicalMountpoint, MountTable, type Row, type SavedRow } from './mount-table.ts'
+
+/** What mounts need of their daemon. */
+export interface MountsEnvironment {
+  readonly pool: WorkerPool
+  readonly desk: MissDesk
+  readonly threads: number
+  /** Serial of the session that shows them. */
+  readonly session: number
+  readonly openMount: OpenMount | undefined
+  /** Aborted when the daemon ends. */
+  readonly signal: AbortSignal
+  /** Runs a task that nobody waits for. */
+  background(task: (options: { readonly signal: AbortSignal }) => Promise<void>): void
+}
+
+/** In the table: what is mounted, and its counters (a block for each worker, the last one for the main thread). */
+interface Entry extends MountedFileSystem {
+  readonly view: MountedFileSystem['fileSystem']['view']
+  readonly counters: SharedArrayBuffer
+  readonly missCounters: OperationCounters
+}
+
+/** One mount, for the API. */
+export interface MountInfo extends Pick<MountedFileSystem, 'mountpoint' | 'shownConfig' | 'fileSystem'> {
+  readonly serial: number
+  readonly mountedAt: Date
+  readonly counters: SharedArrayBuffer
+}
+
+/** What a saved state says of a mount. */
+export interface SavedMountRow extends Omit<MountRequest, 'prefetchFiles'>, SavedRow {}
+
+/** Mounts of a saved state, opened again. */
+export interface Reopened {
+  readonly mounts: readonly { readonly mounted: MountedFileSystem; readonly row: SavedMountRow }[]
+  close(): Promise<void>
+}
+
+/** The mounts of one daemon. */
+export class Mounts {
+  readonly #env: MountsEnvironment
+  #table = new MountTable<Entry>()
+  /** Undefined until `serve`. */
+  #connection: FuseSession | undefined
+  /** What the kernel may remember of mounts that were changed before that. */
+  readonly #stale: StaleNames[] = []
+  /** The last operation on each mountpoint: those of one mountpoint follow each other. */
+  readonly #turns = new Map<string, Promise<void>>()
+
+  constructor(environment: MountsEnvironment) {
+    this.#env = environment
+  }
+
+  /** Places a file system before the daemon serves. */
+  place(mounted: MountedFileSystem): void {
+    this.#table.attach(this.#entryOf(mounted))
+  }
+
+  /** Opens what a saved state says was mounted. @throws what opening throws; nothing stays open then */
+  async reopen(saved: readonly SavedMountRow[]): Promise<Reopened> {
+    const opened: Reopened['mounts'][number][] = []
+    const close = async (): Promise<void> => {
+      for (const { mounted } of opened) await mounted.fileSystem.close()
+    }
+    try {
+      for (const row of saved) opened.push({ mounted: await this.#open(row), row })
+    } catch (error) {
+      await close()
+      throw error
+    }
+    return { mounts: opened, close }
+  }
+
+  /** Takes over mounts with the numbers that the kernel knows. What was mounted before stays, except where the saved state has a mount. */
+  adopt({ mounts }: Reopened, { lastSerial, lastDirectory }: { readonly lastSerial: number; readonly lastDirectory: number }): void {
+    const early = [...this.#table]
+    this.#table = new MountTable()
+    this.#table.last = { serial: lastSerial, directory: lastDirectory }
+    for (const { mounted, row } of mounts) this.#table.attach(this.#entryOf(mounted), row)
+    for (const { mounted } of early) {
+      if (this.#table.at(mounted.mountpoint)) this.#env.background(() => mounted.fileSystem.close())
+      else this.#stale.push(this.#table.attach(mounted).stale)
+    }
+  }
+
+  /** Lets workers serve the mounts over a connection. */
+  serve(connection: FuseSession): void {
+    this.#connection = connection
+    this.#env.pool.addSession(this.#env.session, connection, [...this.#table].map(forWorker))
+    for (const { mounted } of this.#table) if (mounted.warmUp) this.#env.background(mounted.warmUp)
+    for (const stale of this.#stale.splice(0)) this.#env.background(async () => await (await forgetNames(connection.fd, stale)).freed)
+  }
+
+  /** Mounts; the same mount again is none. @throws SERVE_ALREADY_MOUNTED, and what opening throws */
+  async add(request: MountRequest): Promise<void> {
+    await this.#inTurn(request.mountpoint, async () => {
+      const row = this.#table.at(request.mountpoint)
+      if (!row) return await this.#show(await this.#open(request))
+      if (isSame(row.mounted, request)) return
+      throw new CodedError('SERVE_ALREADY_MOUNTED', `something else is mounted on ${request.mountpoint}: already exists`, { mountpoint: request.mountpoint })
+    })
+  }
+
+  /** Mounts in place of what is mounted there. @throws SERVE_NOT_MOUNTED, and what opening throws: the old mount stays then */
+  async replace(request: MountRequest): Promise<void> {
+    await this.#inTurn(request.mountpoint, async () => {
+      if (!this.#table.at(request.mountpoint)) throw new CodedError('SERVE_NOT_MOUNTED', `nothing is mounted on ${request.mountpoint}`, { mountpoint: request.mountpoint })
+      await this.#show(await this.#open(request))
+    })
+  }
+
+  /** Unmounts: whoever asks for the mountpoint after that does not find it; whoever has files of it open gets ESTALE. @throws SERVE_NOT_MOUNTED */
+  async remove(mountpoint: string): Promise<void> {
+    await this.#inTurn(mountpoint, async () => {
+      const { row, stale } = this.#table.detach(mountpoint)
+      const dropped = this.#drop(row)
+      await this.#forget(stale)
+      await this.#release(row, dropped)
+    })
+  }
+
+  /** The file system that a request of the kernel is for. */
+  bySerial(serial: number): Entry | undefined {
+    return this.#table.bySerial(serial)?.mounted
+  }
+
+  /** For the API. */
+  list(): MountInfo[] {
+    return [...this.#table].map(({ serial, mountedAt, mounted: { mountpoint, shownConfig, fileSystem, counters } }) => ({ serial, mountpoint, mountedAt, shownConfig, fileSystem, counters }))
+  }
+
+  /** Passes the bytes of a miss on. */
+  take(session: number, fd: number, miss: Miss, at: number): void {
+    const mounted = this.bySerial(miss.serial)
+    this.#env.desk.take(session, fd, mounted?.fileSystem, miss, at, mounted?.missCounters)
+  }
+
+  /** For a saved state. */
+  save(): { mounts: SavedMountRow[]; lastSerial: number; lastDirectory: number } {
+    const { serial: lastSerial, directory: lastDirectory } = this.#table.last
+    const mounts = [...this.#table].map((row) => {
+      const { mountpoint, type, source, config } = row.mounted
+      return { mountpoint, type, source, config, ...this.#table.save(row) }
+    })
+    return { mounts, lastSerial, lastDirectory }
+  }
+
+  /** Closes all file systems: no worker may touch them any more. */
+  async close(): Promise<void> {
+    await Promise.all(this.#turns.values())
+    await Promise.all([...this.#table].map(({ mounted }) => mounted.fileSystem.close()))
+  }
+
+  async #open(request: MountRequest): Promise<MountedFileSystem> {
+    const { openMount, signal } = this.#env
+    if (!openMount) throw new CodedError('SERVE_UNSUPPORTED', 'this daemon mounts nothing after its start')
+    signal.throwIfAborted()
+    const mounted = await openMount({ ...request, mountpoint: canonicalMountpoint(request.mountpoint) }, { signal })
+    try {
+      this.#admit(mounted)
+      return mounted
+    } catch (error) {
+      await mounted.fileSystem.close()
+      throw error
+    }
+  }
+
+  // A kernel that was told once that there are no extended attributes (what the first image wants) never asks again.
+  #admit({ fileSystem, mountpoint }: MountedFileSystem): void {
+    if (this.#env.signal.aborted) throw new CodedError('SERVE_STATE', 'the daemon is ending')
+    if (fileSystem.hasXattr && this.#connection?.connection.xattrs === false) {
+      throw new CodedError('SERVE_UNSUPPORTED', 'the image has extended attributes, which a daemon that was started with an image without any cannot show: start one without --bootstrap', { mountpoint })
+    }
+  }
+
+  async #show(mounted: MountedFileSystem): Promise<void> {
+    const began = performance.now()
+    const { row, replaced, stale } = this.#table.attach(this.#entryOf(mounted))
+    if (this.#connection) this.#env.pool.addMount(this.#env.session, forWorker(row))
+    await this.#forget(stale)
+    if (replaced) await this.#release(replaced, this.#drop(replaced))
+    if (this.#connection && mounted.warmUp) this.#env.background(mounted.warmUp)
+    publish('serve:mount:done', { mountpoint: mounted.mountpoint, durationMs: performance.now() - began })
+  }
+
+  async #forget(stale: StaleNames): Promise<void> {
+    if (!this.#connection) this.#stale.push(stale)
+    else {
+      const { freed } = await forgetNames(this.#connection.fd, stale)
+      this.#env.background(() => freed)
+    }
+  }
+
+  #drop({ serial }: Row<Entry>): Promise<boolean> {
+    return this.#connection ? this.#env.pool.dropMount(this.#env.session, serial) : Promise.resolve(true)
+  }
+
+  // A worker that is stuck may still read from descriptors: then they stay open, rather than become somebody else's.
+  async #release({ serial, mounted }: Row<Entry>, dropped: Promise<boolean>): Promise<void> {
+    await this.#env.desk.drop(serial)
+    if (await dropped) await mounted.fileSystem.close()
+    else publish('serve:warning:raised', { message: `a worker hangs: files of ${mounted.mountpoint} stay open` })
+  }
+
+  #entryOf(mounted: MountedFileSystem): Entry {
+    const counters = createCounterMemory(this.#env.threads + 1)
+    return { ...mounted, view: mounted.fileSystem.view, counters, missCounters: new OperationCounters(counters, this.#env.threads) }
+  }
+
+  async #inTurn(mountpoint: string, action: () => Promise<void>): Promise<void> {
+    const key = canonicalMountpoint(mountpoint)
+    const before = this.#turns.get(key)
+    const turn = (async () => {
+      await before?.catch(() => {}) // its caller hears of it
+      await action()
+    })()
+    const done = turn.catch(() => {})
+    this.#turns.set(key, done)
+    try {
+      await turn
+    } finally {
+      if (this.#turns.get(key) === done) this.#turns.delete(key)
+    }
+  }
+}
+
+function forWorker({ serial, steps, mounted }: Row<Entry>): WorkerMount {
+  return { serial, steps, counters: mounted.counters, fileSystem: mounted.fileSystem.share() }
+}
+
+/** Whether `request` asks for what is mounted. COMPAT: upstream refuses the repeat, and so fails to upgrade a shared daemon. */
+function isSame({ type, source, config }: MountRequest, request: MountRequest): boolean {
+  return type === request.type && source === path.resolve(request.source) && (config === request.config || normal(config) === normal(request.config))
+}
+
+function normal(config: string): string {
+  try {
+    return JSON.stringify(JSON.parse(config))
+  } catch {
+    return config
+  }
+}
