@@ -112,6 +112,7 @@ void codecs_register(napi_env env, napi_value exports);
 void bulk_register(napi_env env, napi_value exports);
 void scan_register(napi_env env, napi_value exports);
 void stream_register(napi_env env, napi_value exports);
+void deflate_register(napi_env env, napi_value exports);
 void mmap_register(napi_env env, napi_value exports);
 void file_register(napi_env env, napi_value exports);
 void mount_register(napi_env env, napi_value exports);

@@ -12,6 +12,7 @@ NAPI_MODULE_INIT() {
   bulk_register(env, exports);
   scan_register(env, exports);
   stream_register(env, exports);
+  deflate_register(env, exports);
   mmap_register(env, exports);
   file_register(env, exports);
   mount_register(env, exports);

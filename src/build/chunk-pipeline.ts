@@ -210,10 +210,9 @@ export class ChunkPipeline {
     return { units, batches }
   }
 
-  async #compressBatch({ bytes }: Batch): Promise<Uint8Array> {
-    const out = new Uint8Array(bytes.length)
-    const used = await native().compressSlices(bytes, new Uint32Array([0, bytes.length]), this.#options.compressor, LEVEL, out, new Uint32Array(1))
-    return out.subarray(0, used)
+  async #compressBatch({ bytes, stored }: Batch): Promise<Uint8Array> {
+    const used = await native().compressSlices(bytes, new Uint32Array([0, bytes.length]), this.#options.compressor, LEVEL, stored, new Uint32Array(1))
+    return stored.subarray(0, used)
   }
 
   async #emit(portion: Portion, { units, batches }: { readonly units: readonly Unit[]; readonly batches: Uint8Array[] }): Promise<void> {
@@ -247,8 +246,9 @@ export class ChunkPipeline {
   }
 
   // COMPAT: in the chunk table a member has neither place nor size, only the blob's own array tells them.
-  async #emitBatch({ bytes, ids }: Batch, stored: Uint8Array): Promise<void> {
+  async #emitBatch(batch: Batch, stored: Uint8Array): Promise<void> {
     const { chunks, writer } = this.#options
+    const { bytes, ids } = batch
     let batchOffset = 0
     for (const id of ids) {
       const uncompressedSize = chunks.uncompressedSize(id)
@@ -257,6 +257,7 @@ export class ChunkPipeline {
     }
     this.info.closeBatch(stored.length, bytes.length)
     await writer.write(stored)
+    this.#batcher.give(batch)
   }
 }
 

@@ -1,14 +1,13 @@
 // The layer that holds the bootstrap: a small gzip tar, made here and read here. SPEC: spec-surface.md C.3 "bootstrap tar".
 
 import { createHash } from 'node:crypto'
-import { Readable } from 'node:stream'
-import { createGzip } from 'node:zlib'
 import { CodedError } from '../core/errors.ts'
 import { GiB } from '../core/units.ts'
 import type { Descriptor } from '../format/oci/descriptor.ts'
 import type { Digest } from '../format/oci/digest.ts'
 import { TarReader } from '../format/tar/reader.ts'
 import { encodeEntry, endBlocks, padding } from '../format/tar/writer.ts'
+import { gzipPieces } from '../native/gzip.ts'
 import { digestOf, type ImageSource } from '../registry/index.ts'
 import { BOOTSTRAP_PATH } from './nydus-image.ts'
 import { openLayer } from './open-layer.ts'
@@ -30,18 +29,11 @@ const GZIP_LEVEL = 6
 
 /** Packs the bootstrap, and the chunk information of the blobs beside it so that a snapshotter need not fetch it from each blob. */
 export async function packBootstrapLayer(bootstrap: Uint8Array, chunkInfos: readonly LayerMember[], { signal }: { signal: AbortSignal }): Promise<BootstrapLayer> {
+  const parts = [...tarParts([{ name: 'image.boot', contents: bootstrap }, ...chunkInfos])]
+  const packed = gzipPieces(parts, { level: GZIP_LEVEL, signal })
   const hash = createHash('sha256')
-  const parts = tarParts([{ name: 'image.boot', contents: bootstrap }, ...chunkInfos])
-  const tar = Readable.from((function* () {
-    for (const part of parts) {
-      hash.update(part)
-      yield part
-    }
-  })(), { objectMode: false, signal })
-  const packed: Buffer[] = []
-  for await (const piece of tar.pipe(createGzip({ level: GZIP_LEVEL }))) packed.push(piece)
-  signal.throwIfAborted()
-  const bytes = Buffer.concat(packed)
+  for (const part of parts) hash.update(part) // while threads compress
+  const bytes = await packed
   return { bytes, digest: digestOf(bytes), diffId: `sha256:${hash.digest('hex')}` }
 }
 

@@ -62,6 +62,15 @@ export interface NativeAddon {
   streamStep(decoder: object, input: Uint8Array, output: Uint8Array, result: Int32Array): Promise<void>
   streamClose(decoder: object): void
 
+  // --- deflate.c: parts of one gzip member --------------------------------------------------------------------------------------
+  /**
+   * Compresses `length` bytes of `source` from `offset` as raw deflate, with the 32 KiB before them as known; the last part ends the stream, others
+   * end on a byte. result: [size, CRC-32 of the part]. Rejects with ENOSPC when `out` is too small.
+   */
+  deflatePart(source: Uint8Array, offset: number, length: number, level: number, isLast: boolean, out: Uint8Array, result: Uint32Array): Promise<void>
+  /** CRC-32 of two parts back to back, from those of each; `length` is that of the second. */
+  crc32Combine(first: number, second: number, length: number): number
+
   // --- mmap.c ---------------------------------------------------------------------------------------------------------------
   /**
    * Maps `length` bytes of `fd` from `offset` (a multiple of the page size), shared; writable or read-only. The mapping lives until the buffer is
