@@ -32,6 +32,7 @@ ${rows.join('\n')}
 const COMMANDS = [
   ['nydusify', 'Whole images. Exit codes: 0 done, 1 failed or differs, 130/143 interrupted; each kind of refused image has a code of its own (`convert`\'s reasons are below).', ['convert', 'check', 'mount', 'serve', 'ls', 'cat']],
   ['nydus-image', 'One RAFS file system. Exit codes: 0 done, 1 failed, 2 usage error or layers that cannot be merged.', ['create', 'merge', 'check', 'inspect', 'stat', 'unpack']],
+  ['nydusctl', 'Looks after daemons and their caches. Exit codes: 0 done, 1 failed or damage found, 2 usage error.', ['cache ls', 'cache gc', 'cache verify']],
   ['nydusd', 'The daemon. Exit codes: 0 ended in good order, 1 failed, 2 usage error.', []],
 ]
 
@@ -40,7 +41,7 @@ export function cliPage(help, refusals) {
   const rows = Object.entries(refusals).map(([reason, { exitCode, meaning }]) => `| ${exitCode} | \`${reason}\` | ${meaning} |`)
   const sections = COMMANDS.map(([program, prose, commands]) => [
     `## ${program}\n\n${prose}\n\n\`\`\`\n${help(program)}\n\`\`\``,
-    ...commands.map((command) => `### ${program} ${command}\n\n\`\`\`\n${help(program, command)}\n\`\`\``),
+    ...commands.map((command) => `### ${program} ${command}\n\n\`\`\`\n${help(program, ...command.split(' '))}\n\`\`\``),
   ].join('\n\n'))
   return `<!-- Written by scripts/generate-docs.mjs from the programs' --help. -->\n\n# Command lines\n\n${sections.join('\n\n')}
 

@@ -25,6 +25,7 @@ export async function openConfiguredImage(config: NydusConfig, { bootstrap, id =
     return await RafsImage.open({
       bootstrap, backend, id, signal, retry: retryOf(config.backend),
       ...(config.cache.workDir !== undefined && { cacheDirectory: path.resolve(config.cache.workDir) }),
+      ...(config.cache.limits !== undefined && { cacheLimits: config.cache.limits }),
       verify,
       amplifyBytes: config.rafs.batchSize,
       prefetchThreads: prefetchOf(config).threads,

@@ -1,5 +1,6 @@
 // An opened image: metadata from the bootstrap's bytes, file contents from the blobs through cache and backend.
 
+import path from 'node:path'
 import { CodedError } from '../core/errors.ts'
 import { MiB } from '../core/units.ts'
 import type { BootstrapView, Inode } from '../format/rafs-v6/bootstrap-view.ts'
@@ -63,7 +64,7 @@ export class RafsImage {
     return new RafsImage(await openBootstrap(options.bootstrap, { signal: options.signal }), options)
   }
 
-  private constructor(bootstrap: OpenBootstrap, { backend, retry = NO_RETRY, cacheDirectory, cacheLimits, verify = true, amplifyBytes = MiB, prefetchThreads = 8, id = '', cacheIo }: OpenImageOptions) {
+  private constructor(bootstrap: OpenBootstrap, { bootstrap: source, backend, retry = NO_RETRY, cacheDirectory, cacheLimits, verify = true, amplifyBytes = MiB, prefetchThreads = 8, id = '', cacheIo }: OpenImageOptions) {
     this.id = id
     this.view = bootstrap.view
     this.#bootstrap = bootstrap
@@ -72,8 +73,9 @@ export class RafsImage {
     this.#backend = reliable(backend, retry, this.backendMetrics)
     const scheduler = new Scheduler({ maxPrefetch: prefetchThreads })
     const memory = new ChunkMemory(MEMORY_LIMIT)
+    const cacheOwner = { id, bootstrap: typeof source === 'string' ? path.resolve(source) : undefined }
     this.#blobs = this.view.blobs.map(({ blobId }, blobIndex) => new ImageBlob({
-      view: this.view, blobIndex, reader: this.#backend.open(blobId), cacheDirectory, memory, scheduler, metrics: this.cacheMetrics, amplifyBytes, verify, cacheLimits, cacheIo,
+      view: this.view, blobIndex, reader: this.#backend.open(blobId), cacheDirectory, memory, scheduler, metrics: this.cacheMetrics, amplifyBytes, verify, cacheLimits, cacheOwner, cacheIo,
     }))
     this.#readable = this.#blobs.map(({ cache }) => cache && {
       fd: cache.dataFd, has: (index, offset, size) => cache.isReady({ index, offset, size }),

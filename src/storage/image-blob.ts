@@ -15,6 +15,7 @@ import { BlobCache, type ChunkPlace } from './cache/blob-cache.ts'
 import type { CacheIo } from './cache/io.ts'
 import { confirm, CONFIRM_BYTES } from './cache/confirm.ts'
 import { cacheNames } from './cache/layout.ts'
+import type { CacheOwner } from './cache/owners.ts'
 import type { CacheLimits } from './cache/quota.ts'
 import type { ChunkMemory } from './cache/memory.ts'
 import { decodeRange, type Decoded } from './fetch/decode.ts'
@@ -38,6 +39,7 @@ export interface ImageBlobOptions {
   /** False only when the configuration says so explicitly. 'where-possible': chunks of which the image knows nothing pass. */
   readonly verify: boolean | 'where-possible'
   readonly cacheLimits?: CacheLimits | undefined
+  readonly cacheOwner?: CacheOwner | undefined
   readonly cacheIo?: CacheIo | undefined
 }
 
@@ -71,13 +73,13 @@ export class ImageBlob {
 
   /** Opens the cache files; never touches the backend. */
   constructor(options: ImageBlobOptions) {
-    const { view, blobIndex, cacheDirectory, cacheLimits, metrics, cacheIo } = options
+    const { view, blobIndex, cacheDirectory, cacheLimits, cacheOwner, metrics, cacheIo } = options
     const record = view.blobs[blobIndex]!
     this.record = record
     this.#options = options
     this.cache = cacheDirectory === undefined ? undefined : BlobCache.open({
       directory: cacheDirectory, blobId: record.blobId, chunkCount: record.entry.chunkCount, size: record.entry.uncompressedSize, 
-      ...(cacheLimits && { limits: cacheLimits }), ...(cacheIo && { io: cacheIo }),
+      ...(cacheLimits && { limits: cacheLimits }), ...(cacheOwner && { owner: cacheOwner }), ...(cacheIo && { io: cacheIo }),
     })
     if (this.cache !== undefined) metrics.underlyingFiles.add(`${record.blobId}.blob.data`)
   }

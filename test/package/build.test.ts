@@ -7,7 +7,7 @@ import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 
 const ROOT = path.resolve(import.meta.dirname, '../..')
-const PROGRAMS = ['nydus-image', 'nydusd', 'nydusify']
+const PROGRAMS = ['nydus-image', 'nydusctl', 'nydusd', 'nydusify']
 
 let checkout: string
 beforeAll(() => {

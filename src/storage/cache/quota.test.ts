@@ -23,7 +23,7 @@ afterEach(async () => {
 })
 const limits = (quota: number): CacheLimits => ({ quota, highWatermark: 90, lowWatermark: 75 })
 const open = (blobId: string, quota?: number): BlobCache => {
-  const cache = BlobCache.open({ directory, blobId, chunkCount: COUNT, size: COUNT * CHUNK, ...(quota !== undefined && { limits: limits(quota) }) })!
+  const cache = BlobCache.open({ directory, blobId, chunkCount: COUNT, size: COUNT * CHUNK, owner: { id: 'test', bootstrap: undefined }, ...(quota !== undefined && { limits: limits(quota) }) })!
   opened.push(cache)
   return cache
 }
