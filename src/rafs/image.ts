@@ -5,7 +5,7 @@ import { CodedError } from '../core/errors.ts'
 import { MiB } from '../core/units.ts'
 import type { BootstrapView, Inode } from '../format/rafs-v6/bootstrap-view.ts'
 import {
-  BackendMetrics, BlobcacheMetrics, ChunkMemory, ImageBlob, ReadyMap, reliable, Scheduler,
+  BackendMetrics, BlobcacheMetrics, BufferPool, ChunkMemory, ImageBlob, LinkEstimate, ReadyMap, reliable, Scheduler,
   type BlobBackend, type CacheIo, type CacheLimits, type ChunkPlace, type RetryPolicy,
 } from '../storage/index.ts'
 import { openBootstrap, openSharedBootstrap, type OpenBootstrap, type SharedBootstrap } from './bootstrap-source.ts'
@@ -74,8 +74,10 @@ export class RafsImage {
     const scheduler = new Scheduler({ maxPrefetch: prefetchThreads })
     const memory = new ChunkMemory(MEMORY_LIMIT)
     const cacheOwner = { id, bootstrap: typeof source === 'string' ? path.resolve(source) : undefined }
+    const pool = new BufferPool()
+    const hedge = { link: new LinkEstimate(), budget: { running: 0, total: 0 }, isLocal: backend.isLocal ?? false }
     this.#blobs = this.view.blobs.map(({ blobId }, blobIndex) => new ImageBlob({
-      view: this.view, blobIndex, reader: this.#backend.open(blobId), cacheDirectory, memory, scheduler, metrics: this.cacheMetrics, amplifyBytes, verify, cacheLimits, cacheOwner, cacheIo,
+      view: this.view, blobIndex, reader: this.#backend.open(blobId), cacheDirectory, memory, scheduler, pool, hedge, metrics: this.cacheMetrics, amplifyBytes, verify, cacheLimits, cacheOwner, cacheIo,
     }))
     this.#readable = this.#blobs.map(({ cache }) => cache && {
       fd: cache.dataFd, has: (index, offset, size) => cache.isReady({ index, offset, size }),

@@ -3,25 +3,28 @@
 // want it, and nobody sees a byte that was not verified.
 
 import { setMaxListeners } from 'node:events'
-import { publish } from '../core/diagnostics.ts'
-import { CodedError, hasCode, isCoded } from '../core/errors.ts'
+import { CodedError } from '../core/errors.ts'
 import { SingleFlight } from '../core/single-flight.ts'
-import { KiB } from '../core/units.ts'
+import { MiB } from '../core/units.ts'
 import type { ChunkInfoArray } from '../format/blob/chunk-info-array.ts'
 import type { BlobRecord, BootstrapView } from '../format/rafs-v6/bootstrap-view.ts'
 import type { BlobReader } from './backend/backend.ts'
-import { compressorNumber, loadChunkInfo, loadInlinedDigests } from './blob-meta.ts'
+import { loadChunkInfo, loadInlinedDigests } from './blob-meta.ts'
 import { BlobCache, type ChunkPlace } from './cache/blob-cache.ts'
 import type { CacheIo } from './cache/io.ts'
-import { confirm, CONFIRM_BYTES } from './cache/confirm.ts'
+import { CONFIRM_BYTES } from './cache/confirm.ts'
 import { cacheNames } from './cache/layout.ts'
 import type { CacheOwner } from './cache/owners.ts'
 import type { CacheLimits } from './cache/quota.ts'
 import type { ChunkMemory } from './cache/memory.ts'
-import { decodeRange, type Decoded } from './fetch/decode.ts'
+import type { BufferPool } from './fetch/buffer-pool.ts'
+import { ChunkFetcher } from './fetch/chunk-fetcher.ts'
 import { Evidence } from './fetch/evidence.ts'
-import { amplified, rangesOf, unitsOf, type Range } from './fetch/plan.ts'
-import type { Lane, Scheduler } from './fetch/scheduler.ts'
+import { Flight } from './fetch/flight.ts'
+import type { HedgeOptions } from './fetch/hedge.ts'
+import { amplified, unitsOf, within } from './fetch/plan.ts'
+import type { Scheduler } from './fetch/scheduler.ts'
+import { Footprint, windowOf } from './fetch/window.ts'
 import type { BlobcacheMetrics } from './metrics.ts'
 
 export interface ImageBlobOptions {
@@ -33,6 +36,9 @@ export interface ImageBlobOptions {
   /** Where chunks go that cannot be stored. */
   readonly memory: ChunkMemory
   readonly scheduler: Scheduler
+  readonly pool: BufferPool
+  /** Of the backend; shared by its blobs. */
+  readonly hedge: HedgeOptions
   readonly metrics: BlobcacheMetrics
   /** Decompressed bytes up to which a miss is extended to its neighbours; 0 for none. */
   readonly amplifyBytes: number
@@ -45,14 +51,14 @@ export interface ImageBlobOptions {
 
 export interface ObtainOptions { readonly signal: AbortSignal; readonly prefetch?: boolean }
 
-/** Chunks that are fetched together. */
-interface Group { readonly indices: readonly number[]; readonly lane: Lane }
-
-/** What became of the chunks of a group: their bytes, or why there are none. A chunk that is missing is ready in the cache file. */
-type Filled = Map<number, Uint8Array | Error>
-
-/** LIMIT: bytes read rather than skipped between two chunks: less than a round trip costs on any link that matters. */
-const MAX_GAP = 64 * KiB
+/** LIMIT: distance of reads in a blob that belong to one another, and bytes around a miss (compressed). See fetch/window.ts. */
+const NEAR = 3 * MiB
+const LONGEST_WINDOW = 2 * MiB
+/** LIMIT: decompressed bytes on each side of a miss: zeros compress to nothing. */
+const MAX_WINDOW_SIZE = 16 * MiB
+/** LIMIT: bytes of one request. A larger one would make whoever comes next wait behind it. */
+const MAX_REQUEST = 4 * MiB
+const MAX_REQUEST_SIZE = 32 * MiB
 /** LIMIT: `obtain` looks again this often when a chunk that somebody else fetched is gone again before it could be read. */
 const MAX_ROUNDS = 3
 
@@ -62,9 +68,12 @@ export class ImageBlob {
   /** Undefined when nothing can be stored. */
   readonly cache: BlobCache | undefined
   readonly #options: ImageBlobOptions
-  readonly #flights = new SingleFlight<unknown, Filled>()
   readonly #loads = new SingleFlight<string, void>()
-  readonly #groups = new Map<number, Group>()
+  /** The flight of each chunk that is under way. */
+  readonly #pending = new Map<number, Flight>()
+  readonly #flights = new Set<Flight>()
+  readonly #footprint = new Footprint()
+  #fetcher: ChunkFetcher | undefined
   #layout: ChunkInfoArray | undefined
   /** The writing of the cached chunk information; never rejects. */
   #metaWritten: Promise<void> | undefined
@@ -133,7 +142,10 @@ export class ImageBlob {
     return this.#evidence?.covers(index) ?? true
   }
 
+  /** Ends what is under way; waits for the cache to be durable. */
   async close(): Promise<void> {
+    for (const flight of this.#flights) flight.abort(new CodedError('STORAGE_UNREACHABLE', 'the image is being closed'))
+    await Promise.all([...this.#flights].map(({ done }) => done))
     await this.#metaWritten
     await this.cache?.close()
   }
@@ -151,162 +163,88 @@ export class ImageBlob {
       if (kept === undefined) wanted.push(index)
       else bytes.set(index, kept)
     }
-    const groups = this.#groupsFor([...new Set(wanted)].sort((a, b) => a - b), prefetch)
-    const flights = await Promise.allSettled(groups.map((group) => this.#flights.run(group, (shared) => this.#fill(group, shared), signal)))
-    const filled = flights.map((flight) => {
-      if (flight.status === 'rejected') throw flight.reason
-      return flight.value
-    })
+    const flights = this.#flightsFor([...new Set(wanted)].sort((a, b) => a - b), prefetch)
+    const waits = [...flights].map(([flight, indices]) => flight.wait(indices, { signal, prefetch }))
+    // after the waits: whether somebody waits decides what goes first
+    for (const flight of flights.keys()) this.#start(flight)
+    const landed = await Promise.all(waits)
+    for (const results of landed) {
+      for (const [index, result] of results) {
+        if (result instanceof Error) throw result
+        if (result !== undefined) bytes.set(index, result)
+      }
+    }
+  }
+
+  /** Flights that bring `wanted` (ascending, distinct), with the chunks that each is to be waited for. Some are under way, others not begun. */
+  #flightsFor(wanted: readonly number[], prefetch: boolean): Map<Flight, number[]> {
+    const flights = new Map<Flight, number[]>()
+    const free = new Set<number>()
     for (const index of wanted) {
-      const found = filled.map((group) => group.get(index)).find((result) => result !== undefined)
-      if (found instanceof Error) throw found
-      if (found !== undefined) bytes.set(index, found)
+      const running = this.#pending.get(index)
+      if (running === undefined) free.add(index)
+      else if (flights.get(running)?.push(index) === undefined) flights.set(running, [index])
     }
+    for (const indices of this.#extended([...free], prefetch)) {
+      const flight = new Flight(indices, { scheduler: this.#options.scheduler, forget: (index) => { if (this.#pending.get(index) === flight) this.#pending.delete(index) } })
+      for (const index of indices) this.#pending.set(index, flight)
+      flights.set(flight, indices.filter((index) => free.has(index)))
+    }
+    return flights
   }
 
-  /** Groups that fetch `wanted` (ascending, distinct), some of which may be under way. */
-  #groupsFor(wanted: readonly number[], prefetch: boolean): Group[] {
-    const groups = new Set<Group>()
-    for (let at = 0; at < wanted.length;) {
-      const running = this.#groups.get(wanted[at]!)
-      if (running !== undefined) {
-        if (!prefetch) this.#options.scheduler.promote(running.lane)
-        groups.add(running)
-        at++
-        continue
-      }
-      let end = at
-      while (end < wanted.length && !this.#groups.has(wanted[end]!)) end++
-      for (const indices of this.#extended(wanted.slice(at, end))) {
-        const group: Group = { indices, lane: { prefetch } }
-        for (const index of indices) if (!this.#groups.has(index)) this.#groups.set(index, group)
-        groups.add(group)
-      }
-      at = end
-    }
-    return [...groups]
-  }
-
-  /** `wanted` with what is worth having with it: one list per request, and one of what only has to be looked at in the cache file. */
-  #extended(wanted: readonly number[]): number[][] {
+  /** `wanted` with what is worth having with it: one list for each request, and one of what only has to be looked at in the cache file. */
+  #extended(wanted: readonly number[], prefetch: boolean): (readonly number[])[] {
     const layout = this.#layout!
+    const fetcher = this.#fetcher!
     const isDurable = (index: number) => this.cache?.isDurable(index) ?? false
-    const isFree = (index: number) => !this.#groups.has(index) && !this.isReady(placeOf(layout, index)) && (this.#evidence?.covers(index) ?? true)
-    // without a cache, what nobody asked for would be thrown away
-    const limit = this.cache === undefined ? 0 : this.#options.amplifyBytes
-    const fetched = amplified(layout, wanted.filter((index) => !isDurable(index)), { limit, accept: (index) => isFree(index) && !isDurable(index) })
-    const groups = this.#ranges(fetched).map(({ units }) => units.flatMap(({ chunks }) => chunks))
-    const durable = wanted.filter(isDurable)
-    return durable.length === 0 ? groups : [...groups, amplified(layout, durable, { limit: CONFIRM_BYTES, accept: (index) => isFree(index) && isDurable(index) })]
-  }
-
-  #ranges(indices: readonly number[]): Range[] {
-    return rangesOf(unitsOf(this.#layout!, indices), { maxGap: MAX_GAP, maxLength: Math.max(this.#options.amplifyBytes, this.#options.view.chunkSize) })
-  }
-
-  async #fill(group: Group, signal: AbortSignal): Promise<Filled> {
-    // before the fetch dies: the next reader must not join it
-    const leave = () => { for (const index of group.indices) if (this.#groups.get(index) === group) this.#groups.delete(index) }
-    signal.addEventListener('abort', leave, { once: true })
-    try {
-      const filled: Filled = new Map()
-      let todo = await this.#confirmDurable(group.indices, filled)
-      while (todo.length > 0) {
-        const wanted = todo
-        // claimed only when it is our turn: a prefetch that queues here must not keep a reader in another process waiting
-        const others = await this.#options.scheduler.run(() => this.#fetchUnclaimed(wanted, group, filled, signal), { lane: group.lane, signal })
-        await this.cache?.waitForOthers(others.map((index) => placeOf(this.#layout!, index)), { signal })
-        todo = others.filter((index) => !this.#isChunkReady(index))
-      }
-      return filled
-    } finally {
-      leave()
+    const taken = new Set<number>()
+    const isFree = (index: number) => !taken.has(index) && !this.#pending.has(index) && !this.isReady(placeOf(layout, index)) && (this.#evidence?.covers(index) ?? true)
+    const lists: number[][] = []
+    for (const { units } of fetcher.ranges(wanted.filter((index) => !isDurable(index)))) {
+      const core = units.flatMap(({ chunks }) => chunks).filter((index) => !taken.has(index))
+      if (core.length === 0) continue
+      const grown = prefetch || this.cache === undefined ? core : this.#grown(core, (index) => isFree(index) && !isDurable(index))
+      for (const range of fetcher.ranges(grown)) lists.push(range.units.flatMap(({ chunks }) => chunks))
+      for (const index of grown) taken.add(index)
     }
+    const durable = wanted.filter((index) => isDurable(index) && !taken.has(index))
+    if (durable.length > 0) lists.push(amplified(layout, durable, { limit: CONFIRM_BYTES, accept: (index) => isFree(index) && isDurable(index) }))
+    return lists
   }
 
-  #isChunkReady(index: number): boolean {
-    return this.isReady(placeOf(this.#layout!, index))
-  }
-
-  /** Verifies chunks that the cache file should have from an earlier time; returns those that it does not have. */
-  async #confirmDurable(indices: readonly number[], filled: Filled): Promise<number[]> {
-    const { cache } = this
-    if (cache === undefined) return [...indices]
-    const places = indices.map((index) => placeOf(this.#layout!, index)).filter((place) => !this.isReady(place))
-    const { intact, wrong } = await confirm(cache, places.filter(({ index }) => cache.isDurable(index)), this.#evidence)
-    for (const index of wrong) {
-      this.#reportCorrupt(index, 'cache')
-      cache.drop(index)
+  /** `core`, chunks that lie together, with its neighbours: without a cache they would be thrown away, and beside files they cost no request. */
+  #grown(core: readonly number[], accept: (index: number) => boolean): readonly number[] {
+    const layout = this.#layout!
+    const { amplifyBytes, hedge: { link, isLocal } } = this.#options
+    if (isLocal || amplifyBytes === 0) return amplified(layout, core, { limit: amplifyBytes, accept })
+    const spanOf = (chunks: readonly number[]) => {
+      const units = unitsOf(layout, chunks)
+      return { from: units[0]!.offset, to: units.at(-1)!.offset + units.at(-1)!.size }
     }
-    for (const place of places) {
-      const bytes = intact.get(place.index)
-      if (bytes === undefined) continue
-      cache.confirm(place)
-      this.#options.metrics.entriesCount++
-      filled.set(place.index, bytes)
-    }
-    return places.filter(({ index }) => !intact.has(index)).map(({ index }) => index)
+    const base = Math.min(LONGEST_WINDOW, Math.max(amplifyBytes / 2, link.roundTripBytes / 8))
+    const grown = within(layout, core, { span: windowOf(spanOf(core), this.#footprint, { base, near: NEAR, longest: LONGEST_WINDOW }), maxSize: MAX_WINDOW_SIZE, accept })
+    this.#footprint.add(spanOf(grown))
+    return grown
   }
 
-  /** Fetches those of `indices` that nobody else fetches; returns the others. */
-  async #fetchUnclaimed(indices: readonly number[], group: Group, filled: Filled, signal: AbortSignal): Promise<number[]> {
-    const { mine, others } = this.cache?.claim(indices) ?? { mine: indices, others: [] }
-    try {
-      // somebody may have finished between the look and the claim
-      const ranges = this.#ranges(mine.filter((index) => !this.#isChunkReady(index)))
-      await Promise.all(ranges.map((range) => this.#fetchRange(range, group, filled, signal)))
-    } finally {
-      this.cache?.release(mine)
-    }
-    return others
+  #start(flight: Flight): void {
+    if (this.#flights.has(flight)) return
+    this.#flights.add(flight)
+    flight.start((signal) => this.#fetcher!.fetch(flight, signal))
+    void flight.done.then(() => this.#flights.delete(flight))
   }
-
-  async #fetchRange(range: Range, group: Group, filled: Filled, signal: AbortSignal): Promise<void> {
-    try {
-      const first = await this.#readRange(range, group, signal)
-      await this.#keep(first, filled)
-      if (first.wrong.size === 0) return
-      // once more, for what was wrong: a proxy or a disk may have had a bad moment
-      for (const index of first.wrong) this.#reportCorrupt(index, 'backend')
-      for (const again of this.#ranges([...first.wrong])) {
-        const second = await this.#readRange(again, group, signal)
-        await this.#keep(second, filled)
-        for (const index of second.wrong) filled.set(index, this.#mismatch(index))
-      }
-    } catch (error) {
-      if (!isCoded(error)) throw error
-      // a blob that ends early still has what lies before its end
-      if (hasCode(error, 'STORAGE_SHORT_READ') && range.units.length > 1) {
-        for (const unit of range.units) await this.#fetchRange({ offset: unit.offset, length: unit.size, units: [unit] }, group, filled, signal)
-      } else {
-        for (const index of range.units.flatMap(({ chunks }) => chunks)) if (!filled.has(index)) filled.set(index, error)
-      }
-    }
-  }
-
-  async #readRange(range: Range, { lane }: Group, signal: AbortSignal): Promise<Decoded> {
-    const stored = await this.#options.reader.read(range.offset, range.length, { signal, prefetch: lane.prefetch })
-    return decodeRange(stored, range, { layout: this.#layout!, compressor: compressorNumber(this.record.compressor), evidence: this.#evidence })
-  }
-
-  async #keep({ chunks, runs }: Decoded, filled: Filled): Promise<void> {
-    const { metrics, memory } = this.#options
-    const size = runs.reduce((sum, { bytes }) => sum + bytes.length, 0)
-    metrics.bufferedBackendSize += size
-    const stored = await this.cache?.store(runs) ?? false
-    metrics.bufferedBackendSize -= size
-    if (stored) metrics.entriesCount += chunks.size
-    for (const [index, bytes] of chunks) {
-      if (!stored) memory.set(this.#memoryKey(index), bytes)
-      filled.set(index, bytes)
-    }
-  }
-
   async #loadLayout(signal: AbortSignal): Promise<void> {
-    const { view, blobIndex, reader, cacheDirectory, verify } = this.#options
+    const { view, blobIndex, reader, cacheDirectory, verify, memory, metrics, scheduler, pool, hedge, amplifyBytes } = this.#options
     const cacheFile = cacheDirectory === undefined ? undefined : cacheNames(cacheDirectory, this.record.blobId).meta
     const layout = await loadChunkInfo({ view, blobIndex, reader, cacheFile, inBackground: (work) => { this.#metaWritten = work } }, { signal })
     this.#evidence = verify === false ? undefined : new Evidence(view, blobIndex, layout, { lenient: verify === 'where-possible' })
+    const { cache, record } = this
+    this.#fetcher = new ChunkFetcher({
+      record, layout, evidence: this.#evidence, reader, hedge, cache, scheduler, pool, metrics,
+      ...(hedge.isLocal ? { maxLength: Math.max(amplifyBytes, view.chunkSize), maxSize: Math.max(amplifyBytes, view.chunkSize) } : { maxLength: MAX_REQUEST, maxSize: MAX_REQUEST_SIZE }),
+      remember: (index, bytes) => memory.set(this.#memoryKey(index), bytes),
+    })
     this.#layout = layout
   }
 
@@ -314,15 +252,6 @@ export class ImageBlob {
     const digests = await loadInlinedDigests(this.record, this.#options.reader, { signal })
     if (digests !== undefined) this.#evidence?.addInlined(digests)
     this.#hasInlined = true
-  }
-
-  #reportCorrupt(index: number, source: 'backend' | 'cache'): void {
-    this.#options.metrics.corruptChunks++
-    publish('storage:chunk:corrupt', { blobId: this.record.blobId, index, source })
-  }
-
-  #mismatch(index: number): CodedError {
-    return new CodedError('STORAGE_DIGEST_MISMATCH', `chunk ${index} of blob ${this.record.blobId} is not what the image says`, { blobId: this.record.blobId, chunk: index })
   }
 
   #memoryKey(index: number): string {

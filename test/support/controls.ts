@@ -49,9 +49,19 @@ export const CONTROLS: readonly Control[] = [
   },
   {
     name: 'single-flight', safeguard: 'readers of one process fetch a chunk once', file: 'src/storage/image-blob.ts',
-    code: 'const running = this.#groups.get(wanted[at]!)', replacement: 'const running: Group | undefined = undefined; this.#groups.clear()',
+    code: 'const running = this.#pending.get(index)', replacement: 'const running: Flight | undefined = undefined; this.#pending.clear()',
     also: { file: 'src/storage/cache/blob-cache.ts', code: '(this.#claimOne(index) ? mine : others).push(index)', replacement: '{ this.#claimOne(index); mine.push(index) }' },
     test: 'src/rafs/image.test.ts', fails: 'readers at once fetch each chunk once',
+  },
+  {
+    name: 'landed-copy', safeguard: 'a reader never holds a view of a buffer that is used again', file: 'src/storage/fetch/flight.ts',
+    code: 'copy ??= result instanceof Uint8Array ? new Uint8Array(result) : result', replacement: 'copy ??= result',
+    test: 'src/storage/fetch/flight.test.ts', fails: 'Flight copies what readers wait for: the buffer is used again',
+  },
+  {
+    name: 'demand-first', safeguard: 'what nobody waits for pauses while somebody waits', file: 'src/storage/fetch/scheduler.ts',
+    code: 'return lane.readers === 0 && this.#wanted > 0', replacement: 'return lane.readers < 0',
+    test: 'src/storage/fetch/scheduler.test.ts', fails: 'Scheduler pauses in the middle what nobody waits for, until nobody waits for anything else or somebody does for it',
   },
   {
     name: 'cut-cache', safeguard: 'what a cut cache file has lost is not ready when the file grows again', file: 'src/storage/cache/blob-cache.ts',

@@ -12,12 +12,19 @@ import { RegistryClient, type RegistryOptions, type RepositoryAddress } from './
 /** LIMIT: bytes thrown away when a server ignores Range; reading the head of a blob once is cheaper than failing, reading GiB for each chunk is not. */
 const MAX_SKIPPED = 16 * MiB
 
+export interface RangeOptions {
+  readonly length: number
+  readonly signal: AbortSignal
+  /** Called as bytes come: `buffer` is what the call resolves to, [0, filled) are there. What it returns is awaited before more is read. */
+  readonly progress?: (buffer: Uint8Array, filled: number) => Promise<void> | undefined
+}
+
 export interface RangeFetcher extends AsyncDisposable {
   /**
    * Bytes offset … offset+length of a blob. REGISTRY_NOT_FOUND, REGISTRY_DENIED, REGISTRY_UNREACHABLE; REGISTRY_DIGEST_MISMATCH when the
    * blob ends before; REGISTRY_PROTOCOL when the server answers another range, or ignores ranges far into a blob.
    */
-  readRange(digest: Digest, offset: number, options: { readonly length: number; readonly signal: AbortSignal }): Promise<Uint8Array>
+  readRange(digest: Digest, offset: number, options: RangeOptions): Promise<Uint8Array>
   /** The blob's size in bytes, from a HEAD or the Content-Range of its first byte. */
   blobSize(digest: Digest, options: { readonly signal: AbortSignal }): Promise<number>
   exists(digest: Digest, options: { readonly signal: AbortSignal }): Promise<boolean>
@@ -37,7 +44,7 @@ export function createRangeFetcher(address: RepositoryAddress, options: Registry
   }
 }
 
-async function readRange(client: RegistryClient, digest: Digest, offset: number, { length, signal }: { length: number; signal: AbortSignal }): Promise<Uint8Array> {
+async function readRange(client: RegistryClient, digest: Digest, offset: number, { length, signal, progress }: RangeOptions): Promise<Uint8Array> {
   pathOf(digest)
   const bytes = new Uint8Array(length)
   let filled = 0
@@ -45,6 +52,7 @@ async function readRange(client: RegistryClient, digest: Digest, offset: number,
   for await (const chunk of resumed(client, { digest, size: Number.POSITIVE_INFINITY }, { offset, length, maxSkipped: MAX_SKIPPED, signal })) {
     bytes.set(chunk, filled)
     filled += chunk.length
+    await progress?.(bytes, filled)
   }
   return bytes
 }

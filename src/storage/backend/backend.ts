@@ -1,7 +1,15 @@
 // The door to wherever blobs lie. A backend is ten lines: open a blob by id, read ranges of it.
 
-/** `prefetch` marks reads nobody waits for; backends may tell their server so. */
-export interface ReadOptions { readonly signal: AbortSignal; readonly prefetch?: boolean }
+export interface ReadOptions {
+  readonly signal: AbortSignal
+  /** Nobody waits for it; backends may tell their server so. */
+  readonly prefetch?: boolean
+  /**
+   * May be called as bytes come: `buffer` is what the read will resolve to, bytes [0, filled) are there. What it returns is to be awaited before more
+   * is taken from the connection. An attempt that is repeated begins again, with another buffer.
+   */
+  readonly progress?: (buffer: Uint8Array, filled: number) => Promise<void> | undefined
+}
 
 export interface BlobReader {
   /** Length of the blob file in bytes. */
@@ -16,6 +24,8 @@ export interface BlobReader {
 export interface BlobBackend {
   /** As the metrics API prints it: `localfs`, `registry` ... */
   readonly type: string
+  /** Blobs lie on this machine: a request costs nothing, so none is made larger to save another. */
+  readonly isLocal?: boolean
   /** Never touches the network: a blob that does not exist shows at the first read. */
   open(blobId: string): BlobReader
   /** Frees descriptors and connections; reads under way may fail. */

@@ -104,6 +104,7 @@ export class HttpBackend implements BlobBackend {
       filled += rest.length
       if (isExact && part.length > rest.length) return await wrong('more')
       if (filled === length && !isExact) return bytes
+      await options.progress?.(bytes, filled)
     }
     return filled === length ? bytes : await wrong(`${filled} bytes`)
   }

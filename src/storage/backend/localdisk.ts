@@ -24,6 +24,7 @@ interface Disk { readonly file: FileHandle; readonly size: number; readonly part
 /** One open disk; its table is read at the first read and then kept, for partitions of served images do not move. */
 export class LocaldiskBackend implements BlobBackend {
   readonly type = 'localdisk'
+  readonly isLocal = true
   readonly #options: LocaldiskOptions
   #disk: Promise<Disk> | undefined
 

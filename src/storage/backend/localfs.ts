@@ -12,6 +12,7 @@ export interface LocalfsOptions { readonly blobFile?: string; readonly dir?: str
 /** One open file per blob, shared by all its readers until `close`. */
 export class LocalfsBackend implements BlobBackend {
   readonly type = 'localfs'
+  readonly isLocal = true
   readonly #options: LocalfsOptions
   readonly #files = new Map<string, Promise<FileHandle>>()
   /** Files whose names are others' now: reads may still be under way in them, so they are closed at the end. As many as blobs were replaced. */

@@ -2,11 +2,11 @@
 
 import { asDigest, type Digest } from '../../format/oci/digest.ts'
 import { rethrowAsStorage } from './as-storage.ts'
-import type { BlobBackend, BlobReader } from './backend.ts'
+import type { BlobBackend, BlobReader, ReadOptions } from './backend.ts'
 
 /** What `createRangeFetcher` of src/registry returns, as far as it is used here. */
 export interface RangeFetcher extends AsyncDisposable {
-  readRange(digest: Digest, offset: number, options: { readonly length: number; readonly signal: AbortSignal; readonly prefetch?: boolean }): Promise<Uint8Array>
+  readRange(digest: Digest, offset: number, options: ReadOptions & { readonly length: number }): Promise<Uint8Array>
   blobSize(digest: Digest, options: { readonly signal: AbortSignal }): Promise<number>
 }
 

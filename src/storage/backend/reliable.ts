@@ -29,6 +29,7 @@ const GIVE_UP_MS = 14_000
 export function reliable(backend: BlobBackend, policy: RetryPolicy, metrics: BackendMetrics): BlobBackend {
   return {
     type: backend.type,
+    ...(backend.isLocal !== undefined && { isLocal: backend.isLocal }),
     open: (blobId) => reliableReader(backend.open(blobId), { blobId, policy, metrics }),
     close: () => backend.close(),
   }

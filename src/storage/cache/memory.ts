@@ -24,7 +24,7 @@ export class ChunkMemory {
     if (chunk.length > this.#limit) return
     this.#bytes += chunk.length - (this.#chunks.get(key)?.length ?? 0)
     this.#chunks.delete(key)
-    this.#chunks.set(key, chunk.slice())
+    this.#chunks.set(key, new Uint8Array(chunk)) // not slice: a Buffer's shares its memory
     for (const [oldest, { length }] of this.#chunks) {
       if (this.#bytes <= this.#limit) break
       this.#chunks.delete(oldest)

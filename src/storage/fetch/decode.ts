@@ -6,6 +6,7 @@ import type { CompressorNumber } from '../../native/addon.ts'
 import { COMPRESSOR } from '../../native/codecs.ts'
 import { native } from '../../native/load.ts'
 import type { ChunkPlace, VerifiedRun } from '../cache/blob-cache.ts'
+import type { BufferPool } from './buffer-pool.ts'
 import type { Evidence, Slice } from './evidence.ts'
 import type { Range, Unit } from './plan.ts'
 
@@ -15,9 +16,13 @@ export interface Decoding {
   readonly compressor: CompressorNumber
   /** Undefined when the configuration says, explicitly, that nothing is to be verified. */
   readonly evidence: Evidence | undefined
+  /** Where the buffer of the result comes from. */
+  readonly pool: BufferPool
 }
 
+/** Views of one buffer; give it back when nobody needs them any more. */
 export interface Decoded {
+  readonly buffer: Buffer
   /** Verified chunks, ascending. */
   readonly chunks: ReadonlyMap<number, Uint8Array>
   /** The same as they are written to a cache file. */
@@ -27,7 +32,7 @@ export interface Decoded {
 }
 
 /** Decodes all units of `range`, whose stored bytes are `stored`. */
-export async function decodeRange(stored: Uint8Array, range: Range, { layout, compressor, evidence }: Decoding): Promise<Decoded> {
+export async function decodeRange(stored: Uint8Array, range: Range, { layout, compressor, evidence, pool }: Decoding): Promise<Decoded> {
   // Chunks are laid out as in the cache file, 4096-aligned with zeros between, so that neighbours are written with one call; batches, whose
   // members lie close, are decoded behind them and spread.
   const slices: Slice[] = []
@@ -37,7 +42,9 @@ export async function decodeRange(stored: Uint8Array, range: Range, { layout, co
     end = roundUp(end + layout.uncompressedSize(index), CHUNK_ALIGNMENT)
   }
   const batchAt = range.units.map(({ batch, uncompressedSize }) => { const at = end; if (batch >= 0) end += uncompressedSize; return at })
-  const out = Buffer.alloc(end)
+  const buffer = pool.take(end)
+  const out = buffer.subarray(0, end)
+  for (const { offset, size } of slices) out.fill(0, offset + size, roundUp(offset + size, CHUNK_ALIGNMENT))
   const sliceOf = new Map(slices.map((slice) => [slice.index, slice]))
   const wrong = new Set<number>()
   const failed = await decodeUnits(stored, range, out, { compressor, place: (unit, i) => (unit.batch < 0 ? sliceOf.get(unit.chunks[0]!)!.offset : batchAt[i]!) })
@@ -52,7 +59,7 @@ export async function decodeRange(stored: Uint8Array, range: Range, { layout, co
   const decoded = slices.filter(({ index }) => !wrong.has(index))
   if (evidence !== undefined) for (const index of await evidence.refute(out, decoded)) wrong.add(index)
   const good = decoded.filter(({ index }) => !wrong.has(index))
-  return { chunks: new Map(good.map(({ index, offset, size }) => [index, out.subarray(offset, offset + size)])), runs: runsOf(out, good, layout), wrong }
+  return { buffer, chunks: new Map(good.map(({ index, offset, size }) => [index, out.subarray(offset, offset + size)])), runs: runsOf(out, good, layout), wrong }
 }
 
 async function decodeUnits(stored: Uint8Array, { offset, units }: Range, out: Uint8Array, { compressor, place }:

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { ChunkInfoArray } from '../../format/blob/chunk-info-array.ts'
-import { amplified, rangesOf, unitsOf } from './plan.ts'
+import { amplified, rangesOf, unitsOf, within } from './plan.ts'
 
 /** Chunks as [compressed size, decompressed size, batch]; batch members are stored with the first of them. */
 function layoutOf(chunks: readonly (readonly [stored: number, size: number, batch?: number])[]): ChunkInfoArray {
@@ -57,5 +57,23 @@ describe('amplified', () => {
   it('takes the whole batch of a member, also before it and beyond the limit', () => {
     expect(amplified(batched, [2], { limit: 0, accept: () => true })).toEqual([1, 2, 3])
     expect(amplified(batched, [2], { limit: 0, accept: (i) => i !== 1 })).toEqual([2, 3])
+  })
+})
+
+describe('within', () => {
+  const all = () => true
+  it('adds neighbours on both sides whose stored bytes begin in the span', () => {
+    expect(within(plain, [2], { span: { from: 10, to: 40 }, maxSize: 1e6, accept: all })).toEqual([1, 2, 3])
+    expect(within(plain, [2], { span: { from: 11, to: 31 }, maxSize: 1e6, accept: all })).toEqual([2, 3])
+  })
+
+  it('stops at what it may not have, and at the limit of decompressed bytes', () => {
+    expect(within(plain, [2], { span: { from: 0, to: 50 }, maxSize: 1e6, accept: (i) => i !== 1 && i !== 4 })).toEqual([2, 3])
+    expect(within(plain, [2], { span: { from: 0, to: 50 }, maxSize: 1, accept: all })).toEqual([1, 2, 3])
+  })
+
+  it('takes whole batches, and the holes between what is wanted', () => {
+    expect(within(batched, [0], { span: { from: 0, to: 11 }, maxSize: 1, accept: all })).toEqual([0, 1, 2, 3])
+    expect(within(plain, [1, 3], { span: { from: 10, to: 30 }, maxSize: 1e6, accept: all })).toEqual([1, 2, 3])
   })
 })

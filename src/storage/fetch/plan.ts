@@ -6,6 +6,7 @@
 
 import { roundUp } from '../../core/units.ts'
 import type { ChunkInfoArray } from '../../format/blob/chunk-info-array.ts'
+import type { Span } from './window.ts'
 
 /** The cache file holds chunks in whole blocks of this. SPEC: spec-rafs.md A.11. */
 const BLOCK_SIZE = 4096
@@ -27,8 +28,10 @@ export interface Range { readonly offset: number; readonly length: number; reado
 export interface RangeLimits {
   /** Bytes between two units that are read rather than skipped. */
   readonly maxGap: number
-  /** Bytes of a range of more than one unit, compressed and decompressed. */
+  /** Bytes of a range of more than one unit, as stored. */
   readonly maxLength: number
+  /** The same, decompressed; default `maxLength`. */
+  readonly maxSize?: number
 }
 
 /** The units of `chunks` (ascending, distinct) in stored order. */
@@ -54,7 +57,7 @@ function unitOf(layout: ChunkInfoArray, i: number, batch: number): Unit & { read
 }
 
 /** Merges `units` (in stored order) into ranges. */
-export function rangesOf(units: readonly Unit[], { maxGap, maxLength }: RangeLimits): Range[] {
+export function rangesOf(units: readonly Unit[], { maxGap, maxLength, maxSize = maxLength }: RangeLimits): Range[] {
   const ranges: Range[] = []
   let open: Unit[] = []
   let uncompressed = 0
@@ -69,7 +72,7 @@ export function rangesOf(units: readonly Unit[], { maxGap, maxLength }: RangeLim
     if (first !== undefined && last !== undefined) {
       const gap = unit.offset - (last.offset + last.size)
       // a negative gap would be overlapping units, which no builder writes: read them apart
-      const fits = unit.offset + unit.size - first.offset <= maxLength && uncompressed + unit.uncompressedSize <= maxLength
+      const fits = unit.offset + unit.size - first.offset <= maxLength && uncompressed + unit.uncompressedSize <= maxSize
       if (gap < 0 || gap > maxGap || !fits) shut()
     }
     open.push(unit)
@@ -101,6 +104,28 @@ export function amplified(layout: ChunkInfoArray, chunks: readonly number[], { l
     for (const mate of batchMates(layout, i)) if (accept(mate)) add(mate)
   }
   return [...grown].sort((a, b) => a - b)
+}
+
+/**
+ * `chunks` (ascending) and the units around them whose stored bytes lie in `span`, as far as each `accept`s, without a break and up to `maxSize`
+ * decompressed bytes on each side.
+ */
+export function within(layout: ChunkInfoArray, chunks: readonly number[], { span, maxSize, accept }:
+  { readonly span: Span; readonly maxSize: number; readonly accept: (index: number) => boolean }): number[] {
+  const [first, last] = [chunks[0]!, chunks.at(-1)!]
+  const inside = new Set(chunks)
+  for (let i = first + 1; i < last; i++) if (!inside.has(i) && accept(i)) inside.add(i)
+  for (let [i, left] = [first - 1, maxSize]; i >= 0 && layout.compressedOffset(i) >= span.from && accept(i) && left > 0; i--) {
+    inside.add(i)
+    left -= spaceOf(layout, i)
+  }
+  for (let [i, left] = [last + 1, maxSize]; i < layout.count && layout.compressedOffset(i) < span.to && accept(i) && left > 0; i++) {
+    inside.add(i)
+    left -= spaceOf(layout, i)
+  }
+  // a batch is decoded as a whole, so its members come along, also those beyond an edge
+  for (const edge of [first, Math.min(...inside), Math.max(...inside)]) for (const mate of batchMates(layout, edge)) if (accept(mate)) inside.add(mate)
+  return [...inside].sort((a, b) => a - b)
 }
 
 /** Other members of the batch of chunk `i`: they are numbered consecutively, since any chunk outside closes a batch. */

@@ -7,20 +7,28 @@ const { signal } = new AbortController()
 function jobs(scheduler: Scheduler) {
   const started: string[] = []
   const ends = new Map<string, () => void>()
+  const start = (name: string, lane: Lane, own = signal) =>
+    scheduler.run(() => { started.push(name); return new Promise<string>((resolve) => ends.set(name, () => resolve(name))) }, { lane, signal: own })
   return {
-    started,
-    start: (name: string, lane: Lane, own = signal) => scheduler.run(() => { started.push(name); return new Promise<string>((resolve) => ends.set(name, () => resolve(name))) }, { lane, signal: own }),
-    async end(name: string) { ends.get(name)!(); await new Promise(setImmediate) },
+    started, start,
+    /** A job that a reader waits for. */
+    read(name: string, own = signal) {
+      const lane = scheduler.lane()
+      scheduler.enter(lane)
+      return start(name, lane, own).finally(() => scheduler.leave(lane))
+    },
+    prefetch: (name: string) => start(name, scheduler.lane()),
+    async end(name: string) { ends.get(name)!(); await settle() },
   }
 }
 const settle = () => new Promise(setImmediate)
 
 describe('Scheduler', () => {
   it('starts what somebody waits for before what nobody does', async () => {
-    const { started, start, end } = jobs(new Scheduler({ maxDemand: 1, maxPrefetch: 4 }))
-    void start('read 1', { prefetch: false })
-    void start('prefetch 1', { prefetch: true })
-    void start('read 2', { prefetch: false })
+    const { started, read, prefetch, end } = jobs(new Scheduler({ maxDemand: 1, maxPrefetch: 4 }))
+    void read('read 1')
+    void prefetch('prefetch 1')
+    void read('read 2')
     await settle()
     expect(started).toEqual(['read 1'])
     await end('read 1')
@@ -30,35 +38,55 @@ describe('Scheduler', () => {
   })
 
   it('lets a reader start at once while prefetches run', async () => {
-    const { started, start } = jobs(new Scheduler({ maxDemand: 2, maxPrefetch: 1 }))
-    void start('prefetch 1', { prefetch: true })
-    void start('prefetch 2', { prefetch: true })
-    void start('read', { prefetch: false })
+    const { started, read, prefetch } = jobs(new Scheduler({ maxDemand: 2, maxPrefetch: 1 }))
+    void prefetch('prefetch 1')
+    void prefetch('prefetch 2')
+    void read('read')
     await settle()
     expect(started).toEqual(['prefetch 1', 'read'])
   })
 
   it('starts a queued prefetch when somebody begins to wait for it', async () => {
     const scheduler = new Scheduler({ maxDemand: 2, maxPrefetch: 1 })
-    const { started, start } = jobs(scheduler)
-    const lane = { prefetch: true }
-    void start('read', { prefetch: false })
+    const { started, read, start } = jobs(scheduler)
+    const lane = scheduler.lane()
+    void read('read')
     void start('prefetch', lane)
     await settle()
     expect(started).toEqual(['read'])
-    scheduler.promote(lane)
+    scheduler.enter(lane)
     await settle()
     expect(started).toEqual(['read', 'prefetch'])
   })
 
   it('forgets a job whose caller left the queue', async () => {
-    const { started, start, end } = jobs(new Scheduler({ maxDemand: 1, maxPrefetch: 1 }))
+    const { started, read, end } = jobs(new Scheduler({ maxDemand: 1, maxPrefetch: 1 }))
     const leaver = new AbortController()
-    void start('read 1', { prefetch: false })
-    const left = start('read 2', { prefetch: false }, leaver.signal)
+    void read('read 1')
+    const left = read('read 2', leaver.signal)
     leaver.abort(new Error('gone'))
     await expect(left).rejects.toThrow('gone')
     await end('read 1')
     expect(started).toEqual(['read 1'])
+  })
+
+  it('pauses in the middle what nobody waits for, until nobody waits for anything else or somebody does for it', async () => {
+    const scheduler = new Scheduler({ maxPrefetch: 1 })
+    const [wanted, tail, other] = [scheduler.lane(), scheduler.lane(), scheduler.lane()]
+    expect(scheduler.pause(tail)).toBeUndefined()
+    scheduler.enter(wanted)
+    expect(scheduler.pause(wanted)).toBeUndefined()
+    let goesOn = ''
+    void scheduler.pause(tail)!.then(() => { goesOn += 'tail ' })
+    void scheduler.pause(other)!.then(() => { goesOn += 'other ' })
+    await settle()
+    expect(goesOn).toBe('')
+    scheduler.enter(tail)
+    await settle()
+    expect(goesOn).toBe('tail ')
+    scheduler.leave(tail)
+    scheduler.leave(wanted)
+    await settle()
+    expect(goesOn).toBe('tail other ')
   })
 })

@@ -1,0 +1,25 @@
+import { describe, expect, it } from 'vitest'
+import { MiB } from '../../core/units.ts'
+import { BufferPool } from './buffer-pool.ts'
+
+describe('BufferPool', () => {
+  it('gives the smallest buffer that fits, and never one that is in use', () => {
+    const pool = new BufferPool()
+    const [small, large] = [pool.take(MiB), pool.take(3 * MiB)]
+    expect(small).not.toBe(large)
+    pool.give(large)
+    pool.give(small)
+    expect(pool.take(MiB - 5)).toBe(small)
+    expect(pool.take(MiB - 5)).toBe(large)
+    expect(pool.take(1)).not.toBe(large)
+  })
+
+  it('keeps a bounded number of bytes', () => {
+    const pool = new BufferPool()
+    const given = Array.from({ length: 8 }, (_, i) => pool.take((i + 1) * MiB))
+    for (const buffer of given) pool.give(buffer)
+    const kept = Array.from({ length: 8 }, () => pool.take(1)).filter((buffer) => given.includes(buffer))
+    expect(kept.length).toBeLessThanOrEqual(4)
+    expect(kept.reduce((sum, { length }) => sum + length, 0)).toBeLessThanOrEqual(12 * MiB)
+  })
+})
