@@ -263,6 +263,42 @@ describe('a cache directory', () => {
     for (const [file, { sha256 }] of Object.entries(theirs['v6']!.files)) expect(sums[file], file).toBe(sha256)
   })
 
+  it.each(['v6-batch-4k-lz4', 'v6-blob-toc'])('is mended where the chunk information of %s rots, wherever that is', async (name) => {
+    await close(await open(name, backendOf(name)).then(async (image) => { await readAll(image, name); return image }))
+    const metas = readdirSync(cacheDirectory).filter((entry) => entry.endsWith('.blob.meta')).map((entry) => path.join(cacheDirectory, entry))
+    for (const meta of metas) {
+      const right = readFileSync(meta)
+      const used = right.subarray(0, -4096).findLastIndex((byte) => byte !== 0) + 1
+      for (let at = 0; at < used + 64; at += Math.max(1, Math.floor(used / 25))) {
+        for (const data of readdirSync(cacheDirectory).filter((entry) => /data|map/.test(entry))) rmSync(path.join(cacheDirectory, data))
+        const damaged = Uint8Array.from(right)
+        damaged[at < used ? at : right.length - 4096 + at - used]! ^= 1 << (at % 8)
+        writeFileSync(meta, damaged)
+        const image = await open(name, backendOf(name))
+        expect(await readAll(image, name), `byte ${at}`).toMatchObject({ failed: 0 })
+        await close(image)
+      }
+    }
+  })
+
+  it.each(['v6-blob-toc', 'merge-config', 'v6-small-zstd'])('is enough for %s when the backend is gone', async (name) => {
+    const first = await open(name, backendOf(name))
+    expect(await readAll(first, name)).toMatchObject({ failed: 0 })
+    await close(first)
+    const gone = new MemoryBackend([])
+    const second = await open(name, gone)
+    expect(await readAll(second, name)).toMatchObject({ failed: 0 })
+    expect(gone.requests).toEqual([])
+    await close(second)
+    // a digest that rots is not believed
+    for (const file of readdirSync(cacheDirectory).filter((entry) => entry.endsWith('.blob.digest'))) {
+      const bytes = readFileSync(path.join(cacheDirectory, file))
+      bytes[5]! ^= 1
+      writeFileSync(path.join(cacheDirectory, file), bytes)
+    }
+    expect(await readAll(await open(name, backendOf(name)), name)).toMatchObject({ failed: 0 })
+  })
+
   it('that cannot be used is done without', async () => {
     writeFileSync(path.join(cacheDirectory, 'file'), '')
     const reasons: string[] = []

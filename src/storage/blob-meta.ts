@@ -8,13 +8,14 @@ import { GiB, roundUp } from '../core/units.ts'
 import { readBlobTail, TAIL_SIZE, type Region } from '../format/blob/blob-tail.ts'
 import { ChunkInfoArray } from '../format/blob/chunk-info-array.ts'
 import { blobMetaHeader } from '../format/blob/chunk-info.ts'
-import { tocEntry } from '../format/blob/toc.ts'
+import { readTocEntries, TOC_NAME, tocEntry } from '../format/blob/toc.ts'
 import type { BlobRecord, BootstrapView } from '../format/rafs-v6/bootstrap-view.ts'
 import { crossCheck } from '../format/rafs-v6/cross-check.ts'
 import type { CompressorName } from '../format/rafs-v6/blob-table.ts'
 import { COMPRESSOR, DIGEST_SIZE } from '../native/codecs.ts'
 import { native } from '../native/load.ts'
 import type { BlobReader } from './backend/backend.ts'
+import type { CacheNames } from './cache/layout.ts'
 import { errnoOf } from './errno.ts'
 
 const COMPRESSOR_OF = { none: COMPRESSOR.none, lz4_block: COMPRESSOR.lz4, gzip: COMPRESSOR.gzip, zstd: COMPRESSOR.zstd } as const
@@ -36,17 +37,22 @@ export interface MetaSource {
   readonly reader: BlobReader
   /** `<directory>/<blob id>.blob.meta`, or undefined without a cache directory. */
   readonly cacheFile: string | undefined
+  /** Does not believe the cached file: the blob itself is asked, and the file replaced. */
+  readonly fresh?: boolean
   /** Takes the writing of the cached file, which no read needs to wait for: a sync is 10 to 50 ms of the first byte. */
   readonly inBackground: (work: Promise<void>) => void
 }
+
+/** `isCached`: the file of the cache was believed, of which only what the image knows too could be checked. */
+export interface LoadedChunkInfo { readonly layout: ChunkInfoArray; readonly isCached: boolean }
 
 /**
  * The blob's chunk information, checked against the blob table and the chunk table. A cached file that is damaged is replaced.
  * FORMAT_* when the blob and the image do not belong together, CODEC_CORRUPT, STORAGE_* from the backend.
  */
-export async function loadChunkInfo(source: MetaSource, { signal }: { readonly signal: AbortSignal }): Promise<ChunkInfoArray> {
-  const cached = source.cacheFile === undefined ? undefined : await readCached(source.cacheFile, source)
-  if (cached !== undefined) return cached
+export async function loadChunkInfo(source: MetaSource, { signal }: { readonly signal: AbortSignal }): Promise<LoadedChunkInfo> {
+  const cached = source.cacheFile === undefined || source.fresh === true ? undefined : await readCached(source.cacheFile, source)
+  if (cached !== undefined) return { layout: cached, isCached: true }
   const { entry, ciCompressor, blobId } = source.view.blobs[source.blobIndex]!
   if (entry.ciUncompressedSize === 0) throw new CodedError('FORMAT_UNSUPPORTED', `blob ${blobId} has no chunk information`, { blobId })
   if (entry.ciUncompressedSize > MAX_META_SIZE) throw new CodedError('FORMAT_INVALID', `blob ${blobId}: ${entry.ciUncompressedSize} bytes of chunk information`, { blobId, size: entry.ciUncompressedSize })
@@ -56,21 +62,45 @@ export async function loadChunkInfo(source: MetaSource, { signal }: { readonly s
   const header = stored.subarray(entry.ciCompressedSize)
   const layout = decodeChecked(bytes, header, source)
   if (source.cacheFile !== undefined) source.inBackground(writeCached(source.cacheFile, bytes, header))
-  return layout
+  return { layout, isCached: false }
 }
 
-/** The blob's own array of chunk digests, 32 bytes a chunk, or undefined when it has none. Checked against the TOC, and the TOC against the image. */
-export async function loadInlinedDigests({ entry, blobId, hasInlinedDigests }: BlobRecord, reader: BlobReader, { signal }: { readonly signal: AbortSignal }): Promise<Uint8Array | undefined> {
-  if (!hasInlinedDigests) return undefined
+/** Files of the cache that hold a blob's digests and the table of contents that vouches for them; undefined without a cache directory. */
+export type DigestFiles = Pick<CacheNames, 'digests' | 'toc'> | undefined
+
+/**
+ * The blob's own array of chunk digests, 32 bytes a chunk, or undefined when it has none. Checked against the TOC, and the TOC against the image.
+ * Kept in the cache, as upstream does: without them nothing of such a blob could be verified, or served, while its backend is away.
+ */
+export async function loadInlinedDigests(record: BlobRecord, reader: BlobReader, { files, signal }: { readonly files?: DigestFiles; readonly signal: AbortSignal }): Promise<Uint8Array | undefined> {
+  if (!record.hasInlinedDigests) return undefined
+  const cached = files && await readCachedDigests(record, files)
+  if (cached !== undefined) return cached
   const { tail, end } = await readTail(reader, { signal })
   if (tail.digest === undefined || tail.toc === undefined) return undefined
   const toc = end.subarray(end.length - tail.toc.size)
-  if (entry.tocDigest.some((byte) => byte !== 0) && sha256(toc).compare(entry.tocDigest) !== 0) {
-    throw new CodedError('FORMAT_DIGEST_MISMATCH', `table of contents of blob ${blobId}`, { blobId, entries: tail.toc.size / tocEntry.size })
-  }
+  if (!isToc(record, toc)) throw new CodedError('FORMAT_DIGEST_MISMATCH', `table of contents of blob ${record.blobId}`, { blobId: record.blobId, entries: tail.toc.size / tocEntry.size })
   const digests = await readRegion(reader, tail.digest, { signal })
-  if (digests.length < entry.chunkCount * DIGEST_SIZE) throw new CodedError('FORMAT_INVALID', `blob ${blobId} has too few chunk digests`, { blobId, size: digests.length })
+  if (digests.length < record.entry.chunkCount * DIGEST_SIZE) throw new CodedError('FORMAT_INVALID', `blob ${record.blobId} has too few chunk digests`, { blobId: record.blobId, size: digests.length })
+  if (files !== undefined) await Promise.all([writeWhole(files.digests, [digests]), writeWhole(files.toc, [toc])])
   return digests
+}
+
+async function readCachedDigests(record: BlobRecord, files: NonNullable<DigestFiles>): Promise<Uint8Array | undefined> {
+  try {
+    const [toc, digests] = await Promise.all([readFile(files.toc), readFile(files.digests)])
+    const entry = readTocEntries(toc).find(({ name }) => name === TOC_NAME.digest)
+    const isRight = isToc(record, toc) && entry !== undefined && digests.length >= record.entry.chunkCount * DIGEST_SIZE && sha256(digests).compare(entry.digest) === 0
+    return isRight ? digests : undefined
+  } catch (error) {
+    if (!isCoded(error)) errnoOf(error) // not there, or damaged: the blob itself decides
+    return undefined
+  }
+}
+
+/** `toc`: with its tar header. COMPAT: an image may have no digest of it. */
+function isToc({ entry: { tocDigest } }: BlobRecord, toc: Uint8Array): boolean {
+  return !tocDigest.some((byte) => byte !== 0) || sha256(toc).compare(tocDigest) === 0
 }
 
 /** The bootstrap inside a blob that was built with one. FORMAT_BAD_MAGIC for a blob without. */
@@ -125,14 +155,18 @@ async function readCached(file: string, source: MetaSource): Promise<ChunkInfoAr
   }
 }
 
+function writeCached(file: string, bytes: Uint8Array, header: Uint8Array): Promise<void> {
+  return writeWhole(file, [bytes, new Uint8Array(roundUp(bytes.length, META_ALIGNMENT) - bytes.length), header])
+}
+
 // Whole or not at all, under a name that is nobody's: the next start reads it. Failing is fine, the file only saves a request.
-async function writeCached(file: string, bytes: Uint8Array, header: Uint8Array): Promise<void> {
+async function writeWhole(file: string, parts: readonly Uint8Array[]): Promise<void> {
   const unfinished = `${file}.tmp`
   try {
     await removeStale(unfinished)
     const handle = await open(unfinished, 'wx', 0o644)
     try {
-      await handle.writev([bytes, new Uint8Array(roundUp(bytes.length, META_ALIGNMENT) - bytes.length), header])
+      await handle.writev(parts)
       await handle.datasync()
     } finally {
       await handle.close()

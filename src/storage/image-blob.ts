@@ -3,7 +3,7 @@
 // want it, and nobody sees a byte that was not verified.
 
 import { setMaxListeners } from 'node:events'
-import { CodedError } from '../core/errors.ts'
+import { CodedError, isCoded, type ErrorCode } from '../core/errors.ts'
 import { SingleFlight } from '../core/single-flight.ts'
 import { MiB } from '../core/units.ts'
 import type { ChunkInfoArray } from '../format/blob/chunk-info-array.ts'
@@ -62,6 +62,9 @@ const MAX_REQUEST_SIZE = 32 * MiB
 /** LIMIT: `obtain` looks again this often when a chunk that somebody else fetched is gone again before it could be read. */
 const MAX_ROUNDS = 3
 
+/** What reads fail with when chunk information leads them to the wrong place. */
+const SIGNS_OF_DAMAGED_META: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['STORAGE_DIGEST_MISMATCH', 'STORAGE_SHORT_READ', 'FORMAT_INVALID', 'FORMAT_OUT_OF_RANGE'])
+
 /** One blob of an opened image: chunk information, cache, and the fetching of what is missing. */
 export class ImageBlob {
   readonly record: BlobRecord
@@ -75,6 +78,7 @@ export class ImageBlob {
   readonly #footprint = new Footprint()
   #fetcher: ChunkFetcher | undefined
   #layout: ChunkInfoArray | undefined
+  #isLayoutCached = false
   /** The writing of the cached chunk information; never rejects. */
   #metaWritten: Promise<void> | undefined
   #evidence: Evidence | undefined
@@ -87,7 +91,7 @@ export class ImageBlob {
     this.record = record
     this.#options = options
     this.cache = cacheDirectory === undefined ? undefined : BlobCache.open({
-      directory: cacheDirectory, blobId: record.blobId, chunkCount: record.entry.chunkCount, size: record.entry.uncompressedSize, 
+      directory: cacheDirectory, blobId: record.blobId, chunkCount: record.entry.chunkCount, size: record.entry.uncompressedSize,
       ...(cacheLimits && { limits: cacheLimits }), ...(cacheOwner && { owner: cacheOwner }), ...(cacheIo && { io: cacheIo }),
     })
     if (this.cache !== undefined) metrics.underlyingFiles.add(`${record.blobId}.blob.data`)
@@ -108,7 +112,16 @@ export class ImageBlob {
    * The bytes of `places`, whole chunks as an inode describes them, by chunk index. A chunk whose bytes are not in the result is ready in the cache
    * file. FORMAT_INVALID when a place is not what the blob says of that chunk, STORAGE_DIGEST_MISMATCH, or what the backend fails with.
    */
-  async obtain(places: readonly ChunkPlace[], { signal, prefetch = false }: ObtainOptions): Promise<ReadonlyMap<number, Uint8Array>> {
+  async obtain(places: readonly ChunkPlace[], options: ObtainOptions): Promise<ReadonlyMap<number, Uint8Array>> {
+    try {
+      return await this.#obtain(places, options)
+    } catch (error) {
+      if (!isCoded(error) || !SIGNS_OF_DAMAGED_META.has(error.code) || !await this.#reloadLayout(options)) throw error
+      return await this.#obtain(places, options)
+    }
+  }
+
+  async #obtain(places: readonly ChunkPlace[], { signal, prefetch = false }: ObtainOptions): Promise<ReadonlyMap<number, Uint8Array>> {
     signal.throwIfAborted()
     setMaxListeners(0, signal) // many reads may share a signal; Node warns from the eleventh on
     const layout = await this.layout({ signal })
@@ -234,10 +247,22 @@ export class ImageBlob {
     flight.start((signal) => this.#fetcher!.fetch(flight, signal))
     void flight.done.then(() => this.#flights.delete(flight))
   }
-  async #loadLayout(signal: AbortSignal): Promise<void> {
+  /** Whether there is chunk information now that was not read from the cache: a file there may rot in what the image cannot check. */
+  async #reloadLayout({ signal }: ObtainOptions): Promise<boolean> {
+    if (!this.#isLayoutCached) return false
+    try {
+      await this.#loads.run('reload', (shared) => this.#loadLayout(shared, true), signal)
+      return true
+    } catch (error) {
+      if (!isCoded(error)) throw error
+      return false
+    }
+  }
+
+  async #loadLayout(signal: AbortSignal, fresh = false): Promise<void> {
     const { view, blobIndex, reader, cacheDirectory, verify, memory, metrics, scheduler, pool, hedge, amplifyBytes } = this.#options
     const cacheFile = cacheDirectory === undefined ? undefined : cacheNames(cacheDirectory, this.record.blobId).meta
-    const layout = await loadChunkInfo({ view, blobIndex, reader, cacheFile, inBackground: (work) => { this.#metaWritten = work } }, { signal })
+    const { layout, isCached } = await loadChunkInfo({ view, blobIndex, reader, cacheFile, fresh, inBackground: (work) => { this.#metaWritten = work } }, { signal })
     this.#evidence = verify === false ? undefined : new Evidence(view, blobIndex, layout, { lenient: verify === 'where-possible' })
     const { cache, record } = this
     this.#fetcher = new ChunkFetcher({
@@ -245,11 +270,14 @@ export class ImageBlob {
       ...(hedge.isLocal ? { maxLength: Math.max(amplifyBytes, view.chunkSize), maxSize: Math.max(amplifyBytes, view.chunkSize) } : { maxLength: MAX_REQUEST, maxSize: MAX_REQUEST_SIZE }),
       remember: (index, bytes) => memory.set(this.#memoryKey(index), bytes),
     })
+    this.#hasInlined = false
+    this.#isLayoutCached = isCached
     this.#layout = layout
   }
 
   async #loadDigests(signal: AbortSignal): Promise<void> {
-    const digests = await loadInlinedDigests(this.record, this.#options.reader, { signal })
+    const { cacheDirectory, reader } = this.#options
+    const digests = await loadInlinedDigests(this.record, reader, { files: cacheDirectory === undefined ? undefined : cacheNames(cacheDirectory, this.record.blobId), signal })
     if (digests !== undefined) this.#evidence?.addInlined(digests)
     this.#hasInlined = true
   }

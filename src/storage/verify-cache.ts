@@ -1,9 +1,9 @@
 // Looks at every chunk that a cached blob is said to have, without a backend: what `nydusctl cache verify` does.
 
-import { CodedError } from '../core/errors.ts'
+import { CodedError, isCoded } from '../core/errors.ts'
 import type { BootstrapView } from '../format/rafs-v6/bootstrap-view.ts'
 import type { BlobReader } from './backend/backend.ts'
-import { loadChunkInfo } from './blob-meta.ts'
+import { loadChunkInfo, loadInlinedDigests } from './blob-meta.ts'
 import { BlobCache, type ChunkPlace } from './cache/blob-cache.ts'
 import { confirm, CONFIRM_BYTES } from './cache/confirm.ts'
 import { cacheNames } from './cache/layout.ts'
@@ -29,8 +29,10 @@ export async function verifyCachedBlob({ view, blobIndex, directory, repair }: V
   const cache = BlobCache.open({ directory, blobId, chunkCount: entry.chunkCount, size: entry.uncompressedSize })
   if (cache === undefined) throw new CodedError('STORAGE_CACHE_IO', `the files of blob ${blobId} in ${directory} cannot be used`, { blobId, directory })
   try {
-    const layout = await loadChunkInfo({ view, blobIndex, reader: UNREACHABLE, cacheFile: cacheNames(directory, blobId).meta, inBackground: () => {} }, { signal })
+    const { layout } = await loadChunkInfo({ view, blobIndex, reader: UNREACHABLE, cacheFile: cacheNames(directory, blobId).meta, inBackground: () => {} }, { signal })
     const evidence = new Evidence(view, blobIndex, layout)
+    const digests = await loadInlinedDigests(view.blobs[blobIndex]!, UNREACHABLE, { files: cacheNames(directory, blobId), signal }).catch(onlyCoded)
+    if (digests !== undefined) evidence.addInlined(digests)
     const durable = Array.from({ length: layout.count }, (_, index) => ({ index, offset: layout.uncompressedOffset(index), size: layout.uncompressedSize(index) })).filter(({ index }) => cache.isDurable(index))
     const known = durable.filter(({ index }) => evidence.covers(index))
     const damaged: number[] = []
@@ -62,4 +64,9 @@ function* portions(places: readonly ChunkPlace[]): Generator<ChunkPlace[]> {
 
 function offline(): CodedError {
   return new CodedError('STORAGE_UNREACHABLE', 'the cache has no chunk information of the blob')
+}
+
+/** Digests that are not in the cache are done without. */
+function onlyCoded(error: unknown): undefined {
+  if (!isCoded(error)) throw error
 }

@@ -1,12 +1,16 @@
 // A cache directory under real daemons: what nydusctl says of it, what it finds damaged, what it takes away, and what is served without a backend.
 
 import { execFile } from 'node:child_process'
-import { createHash } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { RafsImage, resolvePath } from '../../src/rafs/index.ts'
+import { MemoryBackend } from '../support/backends.ts'
 import { expectOfCase, VECTORS } from '../support/expect.ts'
+import { oneFileImage } from '../support/one-file-image.ts'
 import { eventually, Scratch, startNydusd, type RunningDaemon } from '../support/nydusd.ts'
 
 const CASE = 'v6-rich-chunk64k'
@@ -126,5 +130,39 @@ describe('a cache directory', () => {
     expect(most).toBeGreaterThan(quota / 2)
     expect(most).toBeLessThanOrEqual(quota + 65536)
     for (const daemon of daemons) await daemon[Symbol.asyncDispose]()
+  })
+
+  it('lets a hundred images mount at once while no backend answers, without a look at their bytes, and one that is damaged stops nobody', async () => {
+    using scratch = new Scratch()
+    // a server that takes connections and says nothing
+    const silent = createServer(() => {})
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve))
+    const address = silent.address()
+    if (typeof address !== 'object' || address === null) throw new Error('no port')
+    const config = JSON.stringify({
+      version: 2, backend: { type: 'registry', registry: { scheme: 'http', host: `127.0.0.1:${address.port}`, repo: 'app' } }, cache: { type: 'blobcache', filecache: { work_dir: scratch.cache } }, rafs: {},
+    })
+    const { signal } = new AbortController()
+    const contents: Buffer[] = []
+    for (let i = 0; i < 100; i++) {
+      const content = randomBytes(100_000 + i)
+      const { boot, blob, blobId } = oneFileImage({ chunkSize: 65536, chunks: [content.subarray(0, 65536), content.subarray(65536)] })
+      writeFileSync(path.join(scratch.path, `${i}.boot`), i === 41 ? boot.subarray(0, 2000) : boot)
+      const image = await RafsImage.open({ bootstrap: boot, backend: new MemoryBackend([[blobId, blob]]), cacheDirectory: scratch.cache, signal })
+      await image.readInto(resolvePath(image.view, '/file'), 0, Buffer.alloc(content.length), { signal })
+      await image.close()
+      contents.push(content)
+    }
+    await using daemon = await startNydusd(scratch, [])
+    const began = performance.now()
+    const answers = await Promise.all(contents.map((_, i) =>
+      daemon.ask('POST', `/api/v1/mount?mountpoint=/${i}`, JSON.stringify({ fs_type: 'rafs', source: path.join(scratch.path, `${i}.boot`), config }))))
+    const took = performance.now() - began
+    process.stdout.write(`100 cached images mounted in ${took.toFixed(0)} ms\n`)
+    expect(took).toBeLessThan(10_000)
+    expect(answers.map(({ status }, i) => [i, status]).filter(([, status]) => status !== 204)).toEqual([[41, 500]])
+    const read = await Promise.all(contents.map((content, i) => i === 41 || readFile(path.join(scratch.mountpoint, String(i), 'file')).then((bytes) => bytes.equals(content))))
+    expect(read.every(Boolean)).toBe(true)
+    silent.close()
   })
 })

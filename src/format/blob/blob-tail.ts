@@ -10,7 +10,7 @@ import { GiB, KiB } from '../../core/units.ts'
 import { COMPRESSORS, type CompressorName } from '../rafs-v6/blob-table.ts'
 import { BLOB_META_MAGIC, blobMetaHeader, type BlobMetaHeader } from './chunk-info.ts'
 import { readTarHeader } from './tar-header.ts'
-import { gnuTarHeader, TOC_FLAG, TOC_NAME, tocEntry, type TocEntry } from './toc.ts'
+import { gnuTarHeader, readTocEntries, TOC_FLAG, TOC_NAME, tocEntry, type TocEntry } from './toc.ts'
 
 /** Read this much from the end first: it holds every TOC and every header. */
 export const TAIL_SIZE = 4 * KiB
@@ -64,7 +64,7 @@ function readToc(end: Uint8Array, blobSize: number, entriesSize: number): TailRe
     throw new CodedError('FORMAT_INVALID', `a table of contents of ${entriesSize} bytes`, { entriesSize, blobSize })
   }
   if (end.length < size) return { need: size }
-  const entries = Array.from({ length: entriesSize / tocEntry.size }, (_, i) => tocEntry.decode(end, end.length - size + i * tocEntry.size))
+  const entries = readTocEntries(end.subarray(end.length - size))
   const offset = blobSize - size
   const region = (name: string, limit: number) => {
     const entry = entries.find((candidate) => candidate.name === name)

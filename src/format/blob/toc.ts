@@ -1,6 +1,7 @@
 // The table of contents at the end of a blob, and the tar headers that follow (not precede) each region.
 // SPEC: nydus storage/src/meta/toc.rs, builder/src/core/context.rs write_tar_header; spec-rafs.md C.1, C.8.
 
+import { CodedError } from '../../core/errors.ts'
 import { asciiz, bytes, reserved, size64, struct, u32, type Decoded } from '../../core/struct.ts'
 import { number as tarNumber } from '../tar/header.ts'
 
@@ -46,4 +47,11 @@ export function encodeToc(entries: readonly TocEntry[]): Uint8Array {
   const bytes = new Uint8Array(entries.length * tocEntry.size)
   entries.forEach((entry, i) => { tocEntry.encode(entry, bytes, i * tocEntry.size) })
   return bytes
+}
+
+/** The entries of `toc`, a table of contents with its tar header. FORMAT_TRUNCATED when it is not a whole number of them. */
+export function readTocEntries(toc: Uint8Array): TocEntry[] {
+  const count = (toc.length - gnuTarHeader.size) / tocEntry.size
+  if (!Number.isInteger(count) || count < 0) throw new CodedError('FORMAT_TRUNCATED', `a table of contents of ${toc.length} bytes`, { size: toc.length })
+  return Array.from({ length: count }, (_, i) => tocEntry.decode(toc, i * tocEntry.size))
 }
