@@ -1,5 +1,6 @@
 // File operations that Node lacks: extended attributes of links, special files, times of links, holes, locks, synchronous positioned reads.
 #include "addon.h"
+#include <sys/mman.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/xattr.h>
@@ -125,7 +126,16 @@ static napi_value umask_call(napi_env env, napi_callback_info info) {
   return call.failed ? NULL : number(env, umask((mode_t)mask));
 }
 
+static napi_value memfd(napi_env env, napi_callback_info info) {
+  Call call = call_begin(env, info, "memfdCreate");
+  char name[64];
+  int error = call_text(&call, 0, name, sizeof name);
+  if (call.failed) return NULL;
+  return error < 0 ? number(env, error) : result_of(env, memfd_create(name, MFD_CLOEXEC));
+}
+
 void file_register(napi_env env, napi_value exports) {
+  export_function(env, exports, "memfdCreate", memfd);
   export_function(env, exports, "listXattr", list_xattr);
   export_function(env, exports, "getXattr", get_xattr);
   export_function(env, exports, "setXattr", set_xattr);

@@ -1,7 +1,8 @@
 #!/usr/bin/env node
-// Builds the C addon, native/*.c, into build/nydus.node with nothing but a C compiler: no node-gyp, no Python, no download.
+// Builds the C addon, native/*.c, into build/nydus.node, and the program native/holder/*.c into build/nydusd-holder (static, so that it starts in no time
+// and runs with any libc), with nothing but a C compiler: no node-gyp, no Python, no download.
 // liblz4, libzstd and zlib are linked in statically. Does nothing when the result is newer than every source.
-//   --prebuilt   also writes a stripped copy to prebuilt/<platform>-<arch>-<libc>/nydus.node, for the package
+//   --prebuilt   also writes stripped copies of both to prebuilt/<platform>-<arch>-<libc>/, for the package
 import { spawn, spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, statSync } from 'node:fs'
 import path from 'node:path'
@@ -11,6 +12,8 @@ const nativeDirectory = path.join(root, 'native')
 const buildDirectory = path.join(root, 'build')
 const objectDirectory = path.join(buildDirectory, 'native')
 const addon = path.join(buildDirectory, 'nydus.node')
+const holder = path.join(buildDirectory, 'nydusd-holder')
+const holderDirectory = path.join(nativeDirectory, 'holder')
 const headers = path.join(root, 'node_modules/node-api-headers/include')
 const compiler = process.env['CC'] ?? 'cc'
 
@@ -27,6 +30,9 @@ const LINK = [
   '-shared', '-static-libgcc', '-Wl,-Bsymbolic', '-Wl,--exclude-libs,ALL', '-Wl,-z,nodynamic-undefined-weak', '-Wl,--gc-sections', '-Wl,--as-needed',
   '-Wl,-z,relro,-z,now',
 ]
+
+/** Small before fast: it sleeps nearly always, a hundred times. */
+const COMPILE_HOLDER = ['-std=gnu11', '-Os', '-g1', '-Wall', '-Wextra', '-Werror', '-ffunction-sections', '-fno-asynchronous-unwind-tables', '-static', '-Wl,--gc-sections', '-Wl,-z,relro,-z,now']
 
 try {
   await main()
@@ -50,15 +56,23 @@ async function main() {
     await Promise.all(stale.map(({ source, object }) => produce(object, [...COMPILE, '-c', source])))
     await produce(addon, [...LINK, ...jobs.map(({ object }) => object), ...archives])
   }
+  const holderFiles = readdirSync(holderDirectory).map((file) => path.join(holderDirectory, file))
+  if (modified(holder) < Math.max(modified(import.meta.filename), ...holderFiles.map(modified))) {
+    mkdirSync(buildDirectory, { recursive: true })
+    await produce(holder, [...COMPILE_HOLDER, ...holderFiles.filter((file) => file.endsWith('.c'))])
+  }
   if (process.argv.includes('--prebuilt')) await makePrebuilt()
 }
 
 async function makePrebuilt() {
   const libc = process.report.getReport().header.glibcVersionRuntime === undefined ? 'musl' : 'glibc'
-  const target = path.join(root, 'prebuilt', `${process.platform}-${process.arch}-${libc}`, 'nydus.node')
-  mkdirSync(path.dirname(target), { recursive: true })
-  copyFileSync(addon, target)
-  await run('strip', ['--strip-unneeded', target])
+  const directory = path.join(root, 'prebuilt', `${process.platform}-${process.arch}-${libc}`)
+  mkdirSync(directory, { recursive: true })
+  for (const [file, ...options] of [[addon, '--strip-unneeded'], [holder, '--strip-all']]) {
+    const target = path.join(directory, path.basename(file))
+    copyFileSync(file, target)
+    await run('strip', [...options, target])
+  }
 }
 
 /** Written beside and renamed: a process that has the old addon mapped keeps it, and two builds at once do not meet. */

@@ -17,7 +17,7 @@ command -v npm >/dev/null || fail 'npm is needed and not on PATH'
 build_packages='gcc:/usr/bin/cc libc6-dev:/usr/include/stdio.h liblz4-dev:/usr/include/lz4.h libzstd-dev:/usr/include/zstd.h zlib1g-dev:/usr/include/zlib.h'
 test_packages='python3:/usr/bin/python3 attr:/usr/bin/setfattr acl:/usr/bin/setfacl erofs-utils:/usr/bin/fsck.erofs umoci:/usr/bin/umoci
   skopeo:/usr/bin/skopeo docker-registry:/usr/bin/docker-registry apache2-utils:/usr/bin/htpasswd openssl:/usr/bin/openssl binutils:/usr/bin/readelf
-  xz-utils:/usr/bin/xz zstd:/usr/bin/zstd procps:/usr/bin/pgrep util-linux:/usr/bin/unshare mount:/usr/bin/mount cryptsetup-bin:/usr/sbin/veritysetup libcap2-bin:/usr/sbin/setcap fdisk:/usr/sbin/sfdisk'
+  xz-utils:/usr/bin/xz file:/usr/bin/file zstd:/usr/bin/zstd procps:/usr/bin/pgrep util-linux:/usr/bin/unshare mount:/usr/bin/mount cryptsetup-bin:/usr/sbin/veritysetup libcap2-bin:/usr/sbin/setcap fdisk:/usr/sbin/sfdisk'
 wanted=$build_packages
 [ "${1:-run}" = test ] && wanted="$wanted $test_packages"
 missing=()

@@ -1,5 +1,11 @@
-// Entry point of bin/nydusd.
+// Entry point of bin/nydusd, and of the servers that native/holder starts.
 
 import { nydusd } from './nydusd/program.ts'
 
-process.exitCode = await nydusd(process.argv.slice(2))
+const argv = process.argv.slice(2)
+if (argv[0] === '--held') {
+  const { serveHolder } = await import('./nydusd/held.ts')
+  process.exit(await serveHolder(Number(argv[1])))
+} else {
+  process.exitCode = await nydusd(argv)
+}

@@ -102,6 +102,8 @@ export interface NativeAddon {
   /** pread(2) into `buffer` at `bufferOffset`. */
   pread(fd: number, buffer: Uint8Array, bufferOffset: number, length: number, offset: number): number
   umask(mask: number): number
+  /** memfd_create(2), close-on-exec: a file that lives as long as somebody has it open. */
+  memfdCreate(name: string): number
 
   // --- mount.c ---------------------------------------------------------------------------------------------------------------
   mount(source: Uint8Array, target: Uint8Array, type: string, flags: number, data: Uint8Array): number

@@ -28,25 +28,24 @@ export type ApiDaemon = Pick<Daemon, 'id' | 'supervisor' | 'state' | 'takeOver' 
 interface Answer { readonly status: number; readonly body?: unknown }
 const DONE: Answer = { status: 204 }
 
-/** The API on its socket; made by `listen`, to be closed. */
+/** The API on its socket, or for connections that somebody else accepts; made by `listen` or `attach`, to be closed. */
 export class ApiServer {
   readonly #server: Server
-  readonly #socket: string
+  readonly #socket: string | undefined
 
-  private constructor(server: Server, socket: string) {
+  private constructor(server: Server, socket: string | undefined) {
     this.#server = server
     this.#socket = socket
   }
 
+  /** Serves connections that are handed to it, one request each. */
+  static async attach(daemon: ApiDaemon, options: ApiOptions): Promise<ApiServer> {
+    return new ApiServer(await createApi(daemon, options, { keepAlive: false }), undefined)
+  }
+
   /** Listens; a file left at the path by a daemon that died is replaced. @throws CONFIG_INVALID when the path cannot be listened on */
   static async listen(daemon: ApiDaemon, options: ApiOptions): Promise<ApiServer> {
-    const { createServer } = await import('node:http') // 10 ms that the mount need not wait for
-    const server = createServer((request, response) => void serve(daemon, options, request, response))
-    // The snapshotter holds a connection open without a byte and takes its end for the daemon's death: nothing here may reap it.
-    server.headersTimeout = 0
-    server.requestTimeout = 0
-    server.timeout = 0
-    server.keepAliveTimeout = 0
+    const server = await createApi(daemon, options, { keepAlive: true })
     rmSync(options.socket, { force: true })
     await new Promise<void>((resolve, reject) => {
       server.once('error', (cause) => reject(new CodedError('CONFIG_INVALID', `cannot listen on ${options.socket}: ${cause.message}`, { socket: options.socket }, { cause })))
@@ -59,8 +58,31 @@ export class ApiServer {
   close(): void {
     this.#server.close()
     this.#server.closeAllConnections()
-    if (existsSync(this.#socket)) rmSync(this.#socket, { force: true })
+    if (this.#socket !== undefined && existsSync(this.#socket)) rmSync(this.#socket, { force: true })
   }
+
+  /** Serves the connected socket `fd`, which is its own from now on; `closed` is called when it is finished. */
+  accept(fd: number, closed: () => void): void {
+    void import('node:net').then(({ Socket }) => {
+      const socket = new Socket({ fd, readable: true, writable: true })
+      socket.once('close', closed)
+      this.#server.emit('connection', socket)
+    })
+  }
+}
+
+async function createApi(daemon: ApiDaemon, options: ApiOptions, { keepAlive }: { readonly keepAlive: boolean }): Promise<Server> {
+  const { createServer } = await import('node:http') // 10 ms that the mount need not wait for
+  const server = createServer((request, response) => {
+    response.shouldKeepAlive &&= keepAlive
+    void serve(daemon, options, request, response)
+  })
+  // The snapshotter holds a connection open without a byte and takes its end for the daemon's death: nothing here may reap it.
+  server.headersTimeout = 0
+  server.requestTimeout = 0
+  server.timeout = 0
+  server.keepAliveTimeout = 0
+  return server
 }
 
 async function serve(daemon: ApiDaemon, options: ApiOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {

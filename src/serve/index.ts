@@ -1,10 +1,11 @@
 // The serving layer's door: what cli wires together.
 
 export { ApiServer, type ApiOptions, type ProgramVersion } from './http-api.ts'
-export { Daemon, type DaemonEnd, type DaemonOptions } from './daemon/daemon.ts'
+export { Daemon, type DaemonEnd, type DaemonOptions, type KeptConnection } from './daemon/daemon.ts'
 export { type FileSystem, imageFileSystem, type MountedFileSystem, type MountRequest, type OpenMount } from './daemon/file-system.ts'
 export type { DaemonStateName } from './daemon/life-cycle.ts'
 export type { SavedMountRow } from './daemon/mounts.ts'
 export { decodeState, encodeState, readStateFile, type SavedState, STATE_VERSION, writeStateFile } from './daemon/saved-state.ts'
 export type { FailoverPolicy } from './daemon/requeue.ts'
+export type { Kept } from './daemon/supervisor.ts'
 export { mountedDevice } from './mountpoint.ts'

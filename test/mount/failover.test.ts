@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { clock, Readers } from '../support/readers.ts'
-import { pause, Scratch, startNydusd } from '../support/nydusd.ts'
+import { eventually, pause, Scratch, startNydusd } from '../support/nydusd.ts'
 import { quantile, type StormResult, storm, stormImage, Supervised } from '../support/storm.ts'
 
 const ROUNDS = Number(process.env['STORM_ROUNDS'] ?? 10)
@@ -89,6 +89,21 @@ describe('hot upgrade', () => {
     expect(result.wrong).toEqual([])
     expect(Math.max(...result.gaps)).toBeLessThan(10_000)
   }, TIMEOUT)
+
+  it('an upgrade in the wrong order is noticed: the old daemon is ended as if nobody followed', async () => {
+    using scratch = new Scratch()
+    const image = stormImage(scratch, { cached: true })
+    await using supervised = await Supervised.start(scratch, image.args)
+    await using next = await supervised.startNext()
+    await using readers = await Readers.start({ mount: scratch.mountpoint, copy: image.source, threads: 8, state: path.join(scratch.path, 'readers') })
+    supervised.daemon.child.kill('SIGTERM') // unmounts
+    await supervised.daemon.ended
+    await supervised.takeOver(next)
+    await next.ask('PUT', '/api/v1/daemon/start')
+    await eventually(() => readers.wrong.length > 0, 'a reader has found something wrong')
+    next.child.kill('SIGKILL') // the last descriptors go: readers with open files would wait for ever
+    await supervised[Symbol.asyncDispose]()
+  })
 
   it.each(['SIGKILL', 'SIGSTOP', 'SIGTERM'] as const)('a new daemon that ends by %s in INIT or READY leaves the old one serving', async (signal) => {
     using scratch = new Scratch()

@@ -5,6 +5,7 @@ import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Scratch, startNydusd } from '../support/nydusd.ts'
 
 const ROOT = path.resolve(import.meta.dirname, '../..')
 /** The running Node and the newer lines that the package promises; each from its npm package, which carries the binary and has no script. */
@@ -69,6 +70,23 @@ describe('the packed package', () => {
       expect(imported.stdout + imported.stderr).toBe('10000\n')
     })
   }
+
+  it('carries the holder of nydusd --self-heal, static and small, which keeps a mount while its server dies', async () => {
+    using scratch = new Scratch()
+    const at = path.join(installed, 'node_modules/nydus-ts')
+    const holder = path.join(at, 'prebuilt/linux-x64-glibc/nydusd-holder')
+    expect(fs.statSync(holder).size).toBeLessThan(2 ** 20)
+    expect(execFileSync('file', ['-b', holder], { encoding: 'utf8' })).toMatch(/statically linked/)
+    const boot = path.join(scratch.path, 'boot')
+    fs.mkdirSync(path.join(scratch.path, 'blobs'))
+    execFileSync(path.join(installed, 'node_modules/.bin/nydus-image'), ['create', '-l', 'warn', '-D', path.join(scratch.path, 'blobs'), '-B', boot, path.join(ROOT, 'docs')])
+    await using daemon = await startNydusd(scratch, ['--self-heal', '--bootstrap', boot, '--localfs-dir', path.join(scratch.path, 'blobs')], { program: path.join(installed, 'node_modules/.bin/nydusd') })
+    expect(fs.readlinkSync(`/proc/${daemon.pid}/exe`)).toBe(fs.realpathSync(holder))
+    const servers = fs.readFileSync(`/proc/${daemon.pid}/task/${daemon.pid}/children`, 'latin1').trim()
+    expect(fs.readFileSync(`/proc/${servers}/cmdline`, 'latin1')).toContain(fs.realpathSync(at))
+    process.kill(Number(servers), 'SIGKILL')
+    expect(fs.readFileSync(path.join(scratch.mountpoint, 'operations.md'))).toEqual(fs.readFileSync(path.join(ROOT, 'docs/operations.md')))
+  })
 
   it('imports on a platform without its binary, and says what is missing when it is needed', () => {
     const copy = path.join(work, 'elsewhere')

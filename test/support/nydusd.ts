@@ -62,8 +62,8 @@ export async function runNydusd(args: readonly string[], { timeoutMs = START_MS 
 }
 
 /** Starts nydusd on `scratch.mountpoint` and waits until its API answers RUNNING (or another `state`). Throws with its output when it ends before. */
-export async function startNydusd(scratch: Scratch, args: readonly string[], { env = {}, socket = scratch.socket, state = 'RUNNING' }: { readonly env?: NodeJS.ProcessEnv; readonly socket?: string; readonly state?: string } = {}): Promise<RunningDaemon> {
-  const child = spawn(PROGRAM, ['--mountpoint', scratch.mountpoint, '--apisock', socket, ...args], {
+export async function startNydusd(scratch: Scratch, args: readonly string[], { env = {}, socket = scratch.socket, state = 'RUNNING', program = PROGRAM }: { readonly env?: NodeJS.ProcessEnv; readonly socket?: string; readonly state?: string; readonly program?: string } = {}): Promise<RunningDaemon> {
+  const child = spawn(program, ['--mountpoint', scratch.mountpoint, '--apisock', socket, ...args], {
     stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...env },
   })
   const ended = endOf(child)

@@ -46,6 +46,19 @@ export class Log {
     for (const [name, at] of eventLevels()) subscribe(name, (event) => this.write(at, name, event))
   }
 
+  /** Goes on in a file of the same name: somebody has renamed the one before. Where there is none to be had, in the one before. */
+  reopen(): void {
+    if (this.file === undefined) return
+    try {
+      const fd = openLog(this.file)
+      closeSync(this.#fd)
+      this.#fd = fd
+      this.#size = fstatSync(fd).size
+    } catch (error) {
+      this.write('warn', error instanceof Error ? error.message : String(error))
+    }
+  }
+
   /** From now on; an unknown level changes nothing. */
   setLevel(level: string): void {
     for (const [index, known] of LOG_LEVELS.entries()) if (known === level) this.#level = index

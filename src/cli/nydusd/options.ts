@@ -28,6 +28,8 @@ export const OPTIONS = [
   { name: 'id', value: 'id', group: 'Daemon', help: 'Name of the daemon, with --supervisor' },
   { name: 'supervisor', value: 'path', group: 'Daemon', help: 'Unix socket of the process that keeps the daemon\'s state' },
   { name: 'upgrade', group: 'Daemon', help: 'Start in INIT and mount nothing' },
+  { name: 'self-heal', group: 'Daemon', help: 'Keep the mount while the server behind it dies and is replaced' },
+  { name: 'server', value: 'socket', group: 'Daemon', help: 'The same, with one server for all daemons that name this socket' },
   { name: 'rlimit-nofile', value: 'count', group: 'Daemon', fallback: '1000000', help: 'Limit of open files, 0 to leave it; as far as allowed' },
   { name: 'backend-source', value: 'url', group: 'Daemon', help: 'Accepted and ignored' },
   { name: 'log-level', short: 'l', value: 'level', group: 'Logging', fallback: 'info', help: 'trace, debug, info, warn or error' },

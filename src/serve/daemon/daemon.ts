@@ -18,7 +18,7 @@ import { type DaemonStateName, LifeCycle } from './life-cycle.ts'
 import { type MountInfo, Mounts } from './mounts.ts'
 import { type FailoverPolicy, requeue } from './requeue.ts'
 import { decodeState, encodeState, type SavedState } from './saved-state.ts'
-import { receiveFromSupervisor, sendToSupervisor } from './supervisor.ts'
+import { type Kept, receiveFromSupervisor, sendToSupervisor } from './supervisor.ts'
 
 /** The one session of this daemon. Serials name sessions between threads. */
 const SESSION = 1
@@ -34,7 +34,12 @@ export interface DaemonOptions {
   /** Opens what is mounted after the start, or taken over; without it there is neither. */
   readonly openMount?: OpenMount
   readonly failoverPolicy?: FailoverPolicy
+  /** Hears what the next server of this connection would need, as soon as there is one and whenever it changes. */
+  readonly keep?: (kept: KeptConnection) => void
 }
+
+/** A connection for whoever keeps it; the descriptor stays the daemon's. */
+export interface KeptConnection extends Kept { readonly mountpoint: string; readonly device: string }
 
 /** LIMIT: who hands a connection on and cannot have its requests repeated answers them first, but nobody waits longer than this for the next daemon. */
 const DRAIN_MS = 10_000
@@ -76,7 +81,7 @@ export class Daemon {
     this.#desk = new MissDesk(new OperationCounters(this.#pool.counters, options.threads), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS)
     this.#mounts = new Mounts({
       pool: this.#pool, desk: this.#desk, threads: options.threads, session: SESSION, openMount: options.openMount, signal: this.#closing.signal,
-      background: (task) => this.background(task),
+      changed: () => this.#keep(), background: (task) => this.background(task),
     })
   }
 
@@ -204,6 +209,15 @@ export class Daemon {
     if (this.#device !== undefined && process.geteuid?.() === 0) setReadahead(this.#device, MAX_READ / KiB)
     this.#mounts.serve(session)
     this.#life.apply('start')
+    this.#keep()
+  }
+
+  // To be called before the kernel can know anything of a change: a server that continues from an older state would not.
+  #keep(): void {
+    const { keep } = this.#options
+    if (!keep || !this.#session) return
+    const { state, fd } = this.save()
+    keep({ bytes: encodeState(state), fd, mountpoint: state.mountpoint, device: this.#device ?? '' })
   }
 
   #end(how: Ending): Promise<DaemonEnd> {

@@ -25,6 +25,8 @@ export interface MountsEnvironment {
   readonly openMount: OpenMount | undefined
   /** Aborted when the daemon ends. */
   readonly signal: AbortSignal
+  /** Called when mounts have changed, before the kernel can know of it. */
+  changed(): void
   /** Runs a task that nobody waits for. */
   background(task: (options: { readonly signal: AbortSignal }) => Promise<void>): void
 }
@@ -129,6 +131,7 @@ export class Mounts {
   async remove(mountpoint: string): Promise<void> {
     await this.#inTurn(mountpoint, async () => {
       const { row, stale } = this.#table.detach(mountpoint)
+      this.#env.changed()
       const dropped = this.#drop(row)
       await this.#forget(stale)
       await this.#release(row, dropped)
@@ -192,6 +195,7 @@ export class Mounts {
   async #show(mounted: MountedFileSystem): Promise<void> {
     const began = performance.now()
     const { row, replaced, stale } = this.#table.attach(this.#entryOf(mounted))
+    this.#env.changed()
     if (this.#connection) this.#env.pool.addMount(this.#env.session, forWorker(row))
     await this.#forget(stale)
     if (replaced) await this.#release(replaced, this.#drop(replaced))

@@ -1,0 +1,114 @@
+// One daemon from its options to its end, whoever hosts it: a process of its own, or a holder that lends its mount to this one.
+
+import { existsSync } from 'node:fs'
+import path from 'node:path'
+import { CodedError } from '../../core/errors.ts'
+import { machineLimits } from '../../native/machine.ts'
+import { type ApiOptions, type ApiServer, Daemon, type DaemonEnd, decodeState, type FailoverPolicy, type Kept, type KeptConnection, mountedDevice } from '../../serve/index.ts'
+import { explain, type LogLevel } from '../conventions.ts'
+import { buildInfo } from '../version.ts'
+import { raiseFileLimit } from './limits.ts'
+import { Log } from './logging.ts'
+import type { OptionName } from './options.ts'
+
+export type Values = ReadonlyMap<OptionName, string>
+
+/** What a daemon needs of the process around it. */
+export interface Host {
+  /** The connection that a server before this one has left; the daemon owns its descriptor. */
+  readonly kept?: Kept
+  /** Hears what the next server would need. */
+  keep?(kept: KeptConnection): void
+  /** Makes the API reachable at the path of `options`. @throws CONFIG_INVALID */
+  listen(daemon: Daemon, options: ApiOptions): Promise<ApiServer>
+  /** Calls `stop` when the daemon is to unmount and end, `abandon` when it is to end alone, `reopen` when its log file has been renamed. */
+  listenForOrders(orders: { stop(): void; abandon(): void; reopen(): void }): void
+}
+
+/** Runs a daemon to its end. Rejects with what has kept it from starting, then nothing is mounted. */
+export async function serve(values: Values, host: Host): Promise<{ readonly end: DaemonEnd; readonly log: Log }> {
+  refuseLaterOptions(values)
+  // SAFETY: parseArguments admits the names of LOG_LEVELS only.
+  const log = new Log({ level: values.get('log-level') as LogLevel, file: values.get('log-file'), rotationMiB: Number(values.get('log-rotation-size')) })
+  const stop = new AbortController()
+  const daemon = new Daemon({
+    id: values.get('id') ?? '', supervisor: values.get('supervisor'), mountpoint: values.get('mountpoint')!,
+    threads: Math.min(Number(values.get('fuse-threads')), machineLimits().processors), writable: values.has('writable'),
+    openMount: async (request, options) => await (await import('./image.ts')).openMount(request, options),
+    // SAFETY: parseArguments admits the three policies only.
+    failoverPolicy: values.get('failover-policy') as FailoverPolicy,
+    ...(host.keep && { keep: (kept) => host.keep?.(kept) }),
+  })
+  host.listenForOrders({
+    stop() {
+      stop.abort()
+      void daemon.stop({ unmount: true })
+    },
+    abandon: () => void daemon.stop({ unmount: false }),
+    reopen: () => log.reopen(),
+  })
+  let api: ApiServer | undefined
+  try {
+    if (host.kept) {
+      await daemon.restore(decodeState(host.kept.bytes), host.kept.fd)
+      daemon.start()
+    } else if (!(await startsInInit(values))) {
+      const { openFirstMount } = await import('./image.ts') // loaded while the first worker starts
+      daemon.mount(await openFirstMount(values, { signal: stop.signal }))
+    }
+    api = await listen(daemon, log, values, host)
+  } catch (error) {
+    const interrupted = stop.signal.aborted
+    await daemon.stop({ unmount: host.kept === undefined })
+    if (!interrupted) {
+      if (log.file !== undefined) log.write('error', explain(error)) // stderr hears of it from the caller
+      throw error
+    }
+  }
+  await raiseFileLimit(Number(values.get('rlimit-nofile')), (message) => log.write('warn', message))
+  const end = await daemon.done
+  api?.close()
+  if (end.error) log.write('error', explain(end.error))
+  return { end, log }
+}
+
+function refuseLaterOptions(values: Values): void {
+  if (values.has('shared-dir')) throw new CodedError('CONFIG_INVALID', '--shared-dir (passing a directory through) is not in this version of nydusd')
+  if (values.get('virtual-mountpoint') !== '/') throw new CodedError('CONFIG_INVALID', '--virtual-mountpoint other than / is not in this version of nydusd')
+}
+
+async function listen(daemon: Daemon, log: Log, values: Values, host: Host): Promise<ApiServer | undefined> {
+  const socket = values.get('apisock')
+  if (socket === undefined) return undefined
+  const { version, gitCommit, buildTime } = buildInfo()
+  return await host.listen(daemon, {
+    socket,
+    version: { package_ver: version, git_commit: gitCommit, build_time: buildTime, profile: 'release', rustc: `Node.js ${process.version}` },
+    setLogLevel: (level) => log.setLevel(level),
+  })
+}
+
+/**
+ * Whether somebody is to hand a connection over: asked for by --upgrade, or, under a supervisor that keeps it, after a crash (still mounted,
+ * nobody behind the API socket). COMPAT: upstream applies the crash rule without a supervisor too, and then serves nothing; here such a
+ * dead mount is replaced.
+ */
+async function startsInInit(values: Values): Promise<boolean> {
+  if (values.has('upgrade')) return true
+  const socket = values.get('apisock')
+  if (!values.has('supervisor') || socket === undefined || !existsSync(socket)) return false
+  return mountedDevice(path.resolve(values.get('mountpoint')!)) !== undefined && !(await answers(socket))
+}
+
+async function answers(socket: string): Promise<boolean> {
+  const { connect } = await import('node:net')
+  return await new Promise((resolve) => {
+    const connection = connect(socket)
+    const finish = (answer: boolean): void => {
+      connection.destroy()
+      resolve(answer)
+    }
+    connection.once('connect', () => finish(true))
+    connection.once('error', () => finish(false))
+  })
+}
