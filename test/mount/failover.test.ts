@@ -99,7 +99,7 @@ describe('hot upgrade', () => {
     supervised.daemon.child.kill('SIGTERM') // unmounts
     await supervised.daemon.ended
     await supervised.takeOver(next)
-    await next.ask('PUT', '/api/v1/daemon/start')
+    expect((await next.ask('PUT', '/api/v1/daemon/start')).status).toBe(204)
     await eventually(() => readers.wrong.length > 0, 'a reader has found something wrong')
     next.child.kill('SIGKILL') // the last descriptors go: readers with open files would wait for ever
     await supervised[Symbol.asyncDispose]()

@@ -80,19 +80,22 @@ def lookup(thread, rng, held):
         say('wrong attributes of %s' % name)
 
 
-def run(thread):
-    rng = random.Random(thread)
-    held = [(name, os.open(os.path.join(mount, name), os.O_RDONLY), os.open(os.path.join(copy, name), os.O_RDONLY)) for name in rng.sample(files, min(20, len(files)))]
+def open_some(rng):
+    return [(name, os.open(os.path.join(mount, name), os.O_RDONLY), os.open(os.path.join(copy, name), os.O_RDONLY)) for name in rng.sample(files, min(20, len(files)))]
+
+
+def run(thread, rng, held):
     while not ending.is_set():
         action = listing if thread < 2 else lookup if rng.random() < 0.1 else read
         try:
             action(thread, rng, held)
-        except OSError as error:
+        except Exception as error:
             say('wrong: %s %s' % (action.__name__, error))
             time.sleep(0.01)
 
 
-threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
+generators = [random.Random(i) for i in range(count)]
+threads = [threading.Thread(target=run, args=(i, rng, open_some(rng))) for i, rng in enumerate(generators)]
 for thread in threads:
     thread.start()
 say('reading %d files' % len(files))
