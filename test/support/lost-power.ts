@@ -81,7 +81,7 @@ export class RecordedDisk {
   }
 
   #write(fd: number, bytes: Uint8Array, at: number): void {
-    this.operations.push({ kind: 'write', file: nameOf(fd), at, bytes: bytes.slice() })
+    this.operations.push({ kind: 'write', file: nameOf(fd), at, bytes: new Uint8Array(bytes) }) // a copy: buffers are used again
   }
 }
 
