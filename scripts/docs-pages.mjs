@@ -32,7 +32,7 @@ ${rows.join('\n')}
 const COMMANDS = [
   ['nydusify', 'Whole images. Exit codes: 0 done, 1 failed or differs, 130/143 interrupted; each kind of refused image has a code of its own (`convert`\'s reasons are below).', ['convert', 'check', 'mount', 'serve', 'ls', 'cat']],
   ['nydus-image', 'One RAFS file system. Exit codes: 0 done, 1 failed, 2 usage error or layers that cannot be merged.', ['create', 'merge', 'check', 'inspect', 'stat', 'unpack']],
-  ['nydusctl', 'Looks after daemons and their caches. Exit codes: 0 done, 1 failed or damage found, 2 usage error.', ['cache ls', 'cache gc', 'cache verify']],
+  ['nydusctl', 'Looks after daemons and their caches. Exit codes: 0 done, 1 failed or damage found, 2 usage error.', ['info', 'set', 'metrics', 'top', 'mount', 'umount', 'cache ls', 'cache gc', 'cache verify']],
   ['nydusd', 'The daemon. Exit codes: 0 ended in good order, 1 failed, 2 usage error.', []],
 ]
 

@@ -45,6 +45,7 @@ export const ERROR_TABLE = {
   SERVE_NOT_MOUNTED:       { retry: false, meaning: 'nothing is mounted at that mountpoint' },
   SERVE_ALREADY_MOUNTED:   { retry: false, meaning: 'something else is mounted at that mountpoint' },
   SERVE_UNSUPPORTED:       { retry: false, meaning: 'the daemon has no such kind of file system or service' },
+  SERVE_NO_METRICS:        { retry: false, meaning: 'nothing is counted under that name' },
   SERVE_STATE:             { retry: false, meaning: 'the request does not fit the state of the daemon' },
   SERVE_NOT_READY:         { retry: true,  meaning: 'the daemon cannot do that yet' },
   SERVE_BAD_REQUEST:       { retry: false, meaning: 'a file system request breaks its protocol' },

@@ -25,7 +25,9 @@ const READ_LATENCIES = READ_SIZES + BUCKETS
 const DATA_READ = READ_LATENCIES + BUCKETS
 const OPENS = DATA_READ + 1
 const RELEASES = OPENS + 1
-const BLOCK = RELEASES + 1
+/** Reads that were answered from cache files without asking anybody. */
+const CACHE_HITS = RELEASES + 1
+const BLOCK = CACHE_HITS + 1
 
 /** Shared memory for the counters of `threads` threads. */
 export function createCounterMemory(threads: number): SharedArrayBuffer {
@@ -38,6 +40,11 @@ export class OperationCounters {
 
   constructor(memory: SharedArrayBuffer, thread: number) {
     this.#numbers = new Float64Array(memory, thread * BLOCK * Float64Array.BYTES_PER_ELEMENT, BLOCK)
+  }
+
+  /** One read whose bytes all were in cache files; it is recorded as an operation too. */
+  cacheHit(): void {
+    this.#numbers[CACHE_HITS]!++
   }
 
   /** One finished operation. `bytes` counts for successful reads. */
@@ -58,14 +65,14 @@ export class OperationCounters {
   }
 }
 
+/** Reads that found everything in the cache and never left their thread. */
+export function cacheHits(memory: SharedArrayBuffer): number {
+  return summed(memory)(CACHE_HITS)
+}
+
 /** Sum over all threads as `GET /api/v1/metrics` prints it. `nr_opens` stays 0 where the kernel opens without asking (connection.ts). */
 export function fsIoStats(memory: SharedArrayBuffer, id: string): object {
-  const all = new Float64Array(memory)
-  const sum = (index: number): number => {
-    let total = 0
-    for (let at = index; at < all.length; at += BLOCK) total += all[at]!
-    return Math.floor(total) // Go decodes these as unsigned integers
-  }
+  const sum = summed(memory)
   const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, i) => sum(from + i))
   return {
     files_account_enabled: false,
@@ -80,6 +87,15 @@ export function fsIoStats(memory: SharedArrayBuffer, id: string): object {
     fop_errors: range(ERRORS, FOPS.length),
     fop_cumulative_latency_total: range(LATENCY, FOPS.length),
     read_latency_dist: range(READ_LATENCIES, BUCKETS),
+  }
+}
+
+function summed(memory: SharedArrayBuffer): (index: number) => number {
+  const all = new Float64Array(memory)
+  return (index) => {
+    let total = 0
+    for (let at = index; at < all.length; at += BLOCK) total += all[at]!
+    return Math.floor(total) // Go decodes these as unsigned integers
   }
 }
 

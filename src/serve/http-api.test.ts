@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { CodedError } from '../core/errors.ts'
+import { BlobcacheMetrics } from '../storage/index.ts'
 import { createCounterMemory } from './counters.ts'
 import { type ApiDaemon, ApiServer } from './http-api.ts'
 
@@ -17,7 +18,7 @@ const levels: string[] = []
 const stop = vi.fn(() => Promise.resolve({ error: undefined, stuck: false }))
 
 // SAFETY: the routes under test read these fields of a mount only.
-const mount = { mountpoint: '/', mountedAt: new Date('2026-01-02T03:04:05.600Z'), shownConfig: { version: 2 }, counters: createCounterMemory(1), fileSystem: { type: 'Rafs', image: { id: '/12', backendMetrics: { read_count: 3 }, cacheMetrics: { total: 4 } } } } as unknown as ReturnType<ApiDaemon['mounts']>[number]
+const mount = { mountpoint: '/', mountedAt: new Date('2026-01-02T03:04:05.600Z'), shownConfig: { version: 2 }, counters: createCounterMemory(1), fileSystem: { type: 'Rafs', image: { id: '/12', backendMetrics: { read_count: 3 }, cacheMetrics: Object.assign(new BlobcacheMetrics('/cache'), { total: 4, wholeHits: 1 }) } } } as unknown as ReturnType<ApiDaemon['mounts']>[number]
 
 const refuse = async (): Promise<void> => { throw new CodedError('SERVE_NOT_READY', 'not yet') }
 
@@ -71,8 +72,8 @@ describe('the HTTP API', () => {
     expect((await ask('GET', '/api/v1/metrics?id=%2F')).body).toMatchObject({ id: '/', data_read: 0, measure_latency: true })
     expect((await ask('GET', '/api/v1/metrics')).status).toBe(200)
     expect((await ask('GET', '/api/v1/metrics/backend')).body).toEqual({ read_count: 3 })
-    expect((await ask('GET', '/api/v1/metrics/blobcache?id=12')).body).toEqual({ total: 4 })
-    expect((await ask('GET', '/api/v1/metrics?id=/13')).status).toBe(404)
+    expect((await ask('GET', '/api/v1/metrics/blobcache?id=12')).body).toMatchObject({ total: 4, whole_hits: 1, store_path: '/cache' })
+    expect(await ask('GET', '/api/v1/metrics?id=/13')).toMatchObject({ status: 404, body: { message: expect.stringContaining('Metrics(Stats(NoCounter))') } })
   })
 
   it('says 404 when there are several instances and no id', async () => {
@@ -84,7 +85,7 @@ describe('the HTTP API', () => {
     await start()
     expect(await ask('GET', '/api/v1/metrics/inflight')).toEqual({ status: 204, body: undefined })
     server?.close()
-    await start({ inflight: () => [{ inode: 5, opcode: 15, unique: 7n, timestamp_secs: 1 }] })
+    await start({ inflight: () => [{ serial: 1, inode: 5, opcode: 15, unique: 7n, at: 1999 }] })
     expect((await ask('GET', '/api/v1/metrics/inflight')).body).toEqual([{ inode: 5, opcode: 15, unique: 7, timestamp_secs: 1 }])
   })
 

@@ -4,17 +4,12 @@
 import { existsSync, rmSync } from 'node:fs'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { CodedError, isCoded } from '../core/errors.ts'
-import { fsIoStats } from './counters.ts'
+import { allMetrics, cacheStats, collection, describe, fsStats, inflightRequest, type ProgramVersion } from './api/documents.ts'
+import { cacheOf, imageOf, mountOf, mountpointOf, mountRequest } from './api/instances.ts'
 import type { Daemon } from './daemon/daemon.ts'
-import type { MountRequest } from './daemon/file-system.ts'
-import type { MountInfo } from './daemon/mounts.ts'
-import type { RafsImage } from '../rafs/index.ts'
 
 /** LIMIT: the largest body any route takes is a configuration, which upstream bounds to 1 MiB. */
 const MAX_BODY = 2 ** 20
-
-/** What GET /api/v1/daemon says of the program. */
-export interface ProgramVersion { readonly package_ver: string; readonly git_commit: string; readonly build_time: string; readonly profile: string; readonly rustc: string }
 
 export interface ApiOptions {
   readonly socket: string
@@ -101,11 +96,11 @@ type Route = (context: { daemon: ApiDaemon; options: ApiOptions; query: URLSearc
 
 const ROUTES: Readonly<Record<string, Readonly<Record<string, Route>>>> = {
   '/api/v1/daemon': {
-    GET: ({ daemon, options }) => ({ status: 200, body: { ...describe(daemon, options), backend_collection: collection(daemon) } }),
+    GET: ({ daemon, options }) => ({ status: 200, body: { ...describe(daemon, options.version), backend_collection: collection(daemon) } }),
     PUT: setDaemon,
   },
   '/api/v2/daemon': {
-    GET: ({ daemon, options }) => ({ status: 200, body: describe(daemon, options) }),
+    GET: ({ daemon, options }) => ({ status: 200, body: describe(daemon, options.version) }),
     PUT: setDaemon,
   },
   '/api/v1/daemon/fuse/sendfd': { PUT: async ({ daemon }) => { await daemon.sendState(); return DONE } },
@@ -124,10 +119,11 @@ const ROUTES: Readonly<Record<string, Readonly<Record<string, Route>>>> = {
   },
   '/api/v1/metrics': { GET: ({ daemon, query }) => ({ status: 200, body: fsStats(mountOf(daemon, query)) }) },
   '/api/v1/metrics/backend': { GET: ({ daemon, query }) => ({ status: 200, body: imageOf(mountOf(daemon, query)).backendMetrics }) },
-  '/api/v1/metrics/blobcache': { GET: ({ daemon, query }) => ({ status: 200, body: blobcacheOf(daemon, query) }) },
+  '/api/v1/metrics/blobcache': { GET: ({ daemon, query }) => ({ status: 200, body: cacheStats(cacheOf(daemon, query)) }) },
+  '/api/v2/metrics': { GET: ({ daemon }) => ({ status: 200, body: allMetrics(daemon) }) },
   '/api/v1/metrics/inflight': {
     GET: ({ daemon }) => {
-      const inflight = daemon.inflight().map((request) => ({ ...request, unique: Number(request.unique) }))
+      const inflight = daemon.inflight().map(inflightRequest)
       return inflight.length === 0 ? { status: 204 } : { status: 200, body: inflight }
     },
   },
@@ -140,70 +136,6 @@ async function route(daemon: ApiDaemon, options: ApiOptions, request: IncomingMe
   const handler = methods[request.method ?? '']
   if (!handler) return failure(400, `${request.method} is not a method of ${pathname}`)
   return await handler({ daemon, options, query: searchParams, body: () => bodyOf(request) })
-}
-
-function describe(daemon: ApiDaemon, { version }: ApiOptions): object {
-  return { version, id: daemon.id === '' ? null : daemon.id, supervisor: daemon.supervisor ?? null, state: daemon.state }
-}
-
-function collection(daemon: ApiDaemon): object {
-  return Object.fromEntries(daemon.mounts().map(({ mountpoint, mountedAt, shownConfig: config, fileSystem: { type: backend_type } }) =>
-    [mountpoint, { backend_type, mountpoint, mounted_time: rustTime(mountedAt), config }]))
-}
-
-/** COMPAT: the human-readable form of Rust's `time` crate, which upstream's nydusctl parses: `2026-01-31 12:00:00.5 +00:00:00`. */
-function rustTime(date: Date): string {
-  const [day, time] = date.toISOString().slice(0, -1).split('T')
-  return `${day} ${time!.replace(/0{1,2}$/, '')} +00:00:00`
-}
-
-function mountpointOf(query: URLSearchParams): string {
-  const mountpoint = query.get('mountpoint')
-  if (mountpoint === null) throw new CodedError('CONFIG_INVALID', "the query has no 'mountpoint'")
-  return mountpoint
-}
-
-function mountRequest(query: URLSearchParams, body: unknown): MountRequest {
-  // SAFETY: an object by the check; its fields stay unknown.
-  const fields = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>
-  const { source, config, fs_type: type = 'rafs', prefetch_files: files } = fields
-  if (typeof source !== 'string' || typeof config !== 'string' || typeof type !== 'string') throw new CodedError('CONFIG_INVALID', 'want {"source": PATH, "fs_type": "rafs", "config": TEXT}')
-  const prefetchFiles = Array.isArray(files) ? files.filter((file) => typeof file === 'string') : undefined
-  return { mountpoint: mountpointOf(query), type: fileSystemType(type), source, config, prefetchFiles }
-}
-
-// COMPAT: upstream's parser takes these words (and reads an unknown one as rafs' absence).
-function fileSystemType(type: string): MountRequest['type'] {
-  if (type === 'rafs') return 'Rafs'
-  if (/^passthrough_?fs$/.test(type)) return 'PassthroughFs'
-  throw new CodedError('CONFIG_INVALID', `no such fs_type: ${type.slice(0, 50)}`)
-}
-
-// COMPAT: metrics ids are mountpoints; without one there must be exactly one instance.
-function mountOf(daemon: ApiDaemon, query: URLSearchParams): MountInfo {
-  const mounts = daemon.mounts()
-  const id = query.get('id')
-  const found = id === null ? (mounts.length === 1 ? mounts[0] : undefined) : mounts.find(({ mountpoint }) => mountpoint === id)
-  if (!found) throw new CodedError('RAFS_NOT_FOUND', `no file system with id ${id ?? '(none given)'}`)
-  return found
-}
-
-function fsStats({ mountpoint, counters }: MountInfo): object {
-  return fsIoStats(counters, mountpoint)
-}
-
-function imageOf({ mountpoint, fileSystem: { image } }: MountInfo): RafsImage {
-  if (!image) throw new CodedError('RAFS_NOT_FOUND', `${mountpoint} is no image`)
-  return image
-}
-
-// COMPAT: the id of blob cache metrics is the configuration's.
-function blobcacheOf(daemon: ApiDaemon, query: URLSearchParams): unknown {
-  const images = daemon.mounts().flatMap(({ fileSystem: { image } }) => image ?? [])
-  const id = query.get('id')
-  const found = id === null ? (images.length === 1 ? images[0] : undefined) : images.find((image) => image.id === id || image.id === `/${id}`)
-  if (!found) throw new CodedError('RAFS_NOT_FOUND', `no blob cache with id ${id ?? '(none given)'}`)
-  return found.cacheMetrics
 }
 
 async function setDaemon({ options, body }: Parameters<Route>[0]): Promise<Answer> {
@@ -233,7 +165,7 @@ async function bodyOf(request: IncomingMessage): Promise<unknown> {
 
 function statusOf(error: unknown): number {
   if (!isCoded(error)) return 500
-  if (error.code === 'RAFS_NOT_FOUND') return 404
+  if (error.code === 'SERVE_NO_METRICS') return 404
   if (error.code === 'SERVE_UNSUPPORTED') return 501
   if (error.code === 'CONFIG_INVALID' || error.code === 'SERVE_STATE') return 400
   return error.code === 'SERVE_NOT_READY' ? 503 : 500

@@ -14,7 +14,15 @@ import type { Miss } from './fuse/core.ts'
 export const REQUEST_DEADLINE_MS = 120_000
 
 /** One read under way, as GET /api/v1/metrics/inflight shows it. */
-export interface Inflight { readonly inode: number; readonly opcode: number; readonly unique: bigint; readonly timestamp_secs: number }
+export interface Inflight {
+  /** Of the mount. */
+  readonly serial: number
+  readonly inode: number
+  readonly opcode: number
+  readonly unique: bigint
+  /** When it was read from the kernel, milliseconds since the epoch. */
+  readonly at: number
+}
 
 /** Where the bytes of a miss come from, and where its read is counted. */
 export interface MissSource {
@@ -97,7 +105,7 @@ export class MissDesk {
 
   inflight(): Inflight[] {
     return [...this.#pending.values()].map(({ miss, at }) => ({
-      inode: miss.nid, opcode: FUSE_OP.READ, unique: BigInt(miss.uniqueHigh) << 32n | BigInt(miss.uniqueLow), timestamp_secs: Math.floor(at / 1000),
+      serial: miss.serial, inode: miss.nid, opcode: FUSE_OP.READ, unique: BigInt(miss.uniqueHigh) << 32n | BigInt(miss.uniqueLow), at,
     }))
   }
 

@@ -2,14 +2,27 @@
 
 import type { Command } from 'commander'
 import { EXIT, runProgram, usageCommand } from '../command-line.ts'
+import { Interrupted } from '../signals.ts'
 import { versionBlock } from '../version.ts'
+import { daemonCommands, withGlobalOptions } from './daemon-commands.ts'
 
 /** Runs `nydusctl` with `argv` (without node and script); resolves with the exit code: 1 failure or damage found, 2 usage. */
 export async function nydusctl(argv: readonly string[]): Promise<number> {
   let code: number = EXIT.ok
-  const program = usageCommand('nydusctl').description('A client to query and configure nydusd, and to look after its cache directories').version(versionBlock(), '-V, --version', 'Print version')
+  const program = withGlobalOptions(usageCommand('nydusctl'))
+    .description('A client to query and configure nydusd, and to look after its cache directories')
+    .version(versionBlock(), '-V, --version', 'Print version')
+    .addHelpText('after', `
+Examples:
+  nydusctl --sock /run/nydusd.sock info
+  nydusctl --sock /run/nydusd.sock top
+  nydusctl --sock /run/nydusd.sock metrics fsstats --interval 1
+  nydusctl --sock /run/nydusd.sock mount -s image.boot -c config.json -m /app -t rafs
+  nydusctl --sock /run/nydusd.sock set log-level debug
+  nydusctl cache ls --dir /var/cache/nydus`)
+  for (const command of daemonCommands()) program.addCommand(command)
   program.addCommand(cacheCommands((result) => { code = result }))
-  const outcome = await runProgram(program, argv.length === 0 ? ['--help'] : argv)
+  const outcome = await runProgram(program, argv.length === 0 ? ['--help'] : argv, (error) => (error instanceof Interrupted ? error.exitCode : EXIT.failed))
   return outcome === EXIT.ok ? code : outcome
 }
 

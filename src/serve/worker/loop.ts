@@ -121,6 +121,7 @@ class WorkerLoop {
     else if (outcome !== OUTCOME.none) this.#reply(index, core, fd, outcome === OUTCOME.file)
     const now = performance.now()
     const counters = core.mounted?.counters ?? this.#counters
+    if (outcome === OUTCOME.file) counters.cacheHit()
     counters.record(core.opcode, core.errno, now - from, core.replyLength - outHeader.size)
     return now
   }
