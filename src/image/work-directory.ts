@@ -32,6 +32,8 @@ export interface LayerFile extends AsyncDisposable {
   readonly size: number
   /** Exactly `length` bytes from `offset`. */
   readAt(offset: number, length: number): Promise<Uint8Array>
+  /** The same into `buffer`, all of it, which is returned. */
+  readInto(buffer: Uint8Array, offset: number): Promise<Uint8Array>
 }
 
 /** See `WorkDirectory.scratch`. */
@@ -160,10 +162,13 @@ class OpenLayer implements LayerFile {
     }
   }
 
-  async readAt(offset: number, length: number): Promise<Uint8Array> {
-    const buffer = Buffer.allocUnsafe(length)
-    for (let done = 0; done < length; ) {
-      const { bytesRead } = await this.#file.read(buffer, done, length - done, offset + done)
+  readAt(offset: number, length: number): Promise<Uint8Array> {
+    return this.readInto(Buffer.allocUnsafe(length), offset)
+  }
+
+  async readInto(buffer: Uint8Array, offset: number): Promise<Uint8Array> {
+    for (let done = 0; done < buffer.length; ) {
+      const { bytesRead } = await this.#file.read(buffer, done, buffer.length - done, offset + done)
       if (bytesRead === 0) throw new CodedError('REGISTRY_STORE', `finished layer ${this.digest} ends at byte ${offset + done}`)
       done += bytesRead
     }
@@ -173,9 +178,9 @@ class OpenLayer implements LayerFile {
   async isIntact(signal: AbortSignal): Promise<boolean> {
     if ((await this.#file.stat()).size !== this.size) return false
     const hash = createHash('sha256')
-    for (let offset = 0; offset < this.size; offset += READ_SIZE) {
+    for await (const piece of layerPieces(this, { offset: 0, length: this.size })) {
       signal.throwIfAborted()
-      hash.update(await this.readAt(offset, Math.min(READ_SIZE, this.size - offset)))
+      hash.update(piece)
     }
     return `sha256:${hash.digest('hex')}` === this.digest
   }
@@ -185,9 +190,17 @@ class OpenLayer implements LayerFile {
   }
 }
 
-/** The pieces of a layer file, for a push. */
+/**
+ * The pieces of a layer file, for a push. Each is good until the next but one is asked for: HTTP clients ask for the next when they have handed
+ * the last one to the socket, and for the one after that when it is gone. (New buffers would make V8 collect every 32 MiB.)
+ */
 export async function* layerPieces(file: LayerFile, { offset, length }: { offset: number; length: number }): AsyncGenerator<Uint8Array, void, undefined> {
-  for (let at = offset; at < offset + length; at += READ_SIZE) yield await file.readAt(at, Math.min(READ_SIZE, offset + length - at))
+  const size = Math.min(READ_SIZE, length)
+  const buffers = [Buffer.allocUnsafeSlow(size), Buffer.allocUnsafeSlow(size)]
+  for (let at = offset; at < offset + length; at += READ_SIZE) {
+    const buffer = buffers.reverse()[0]!
+    yield await file.readInto(buffer.subarray(0, Math.min(READ_SIZE, offset + length - at)), at)
+  }
 }
 
 /** Makes what is missing of the directory and takes a share of it. Only a directory that was not there before us gets the marker. */

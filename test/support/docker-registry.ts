@@ -55,8 +55,11 @@ export interface TokenService extends AsyncDisposable {
   readonly issued: readonly { readonly scopes: readonly string[]; readonly user: string | undefined }[]
 }
 
-/** Signs RS256 tokens of `expiresIn` seconds: pulls for everybody, pushes for USERNAME. */
-export async function startTokenService(directory: string, { expiresIn }: { expiresIn: number }): Promise<TokenService> {
+/** What docker-registry adds to a token's life, in seconds. SPEC: distribution registry/auth/token/token.go Leeway. */
+const LEEWAY = 60
+
+/** Signs RS256 tokens of `expiresIn` seconds: pulls for everybody, pushes for USERNAME. With `refusedAfter` seconds the registry refuses them, whatever was announced. */
+export async function startTokenService(directory: string, { expiresIn, refusedAfter = expiresIn + LEEWAY }: { expiresIn: number; refusedAfter?: number }): Promise<TokenService> {
   await mkdir(directory, { recursive: true })
   const key = path.join(directory, 'token.key')
   const certificate = path.join(directory, 'token.crt')
@@ -75,7 +78,7 @@ export async function startTokenService(directory: string, { expiresIn }: { expi
       return { type, name, actions: actions.split(',').filter((action) => action === 'pull' || user === USERNAME) }
     })
     const now = Math.floor(Date.now() / 1000)
-    const claims = { iss: 'nydus-test', sub: user, aud: searchParams.get('service'), exp: now + expiresIn, nbf: now - 10, iat: now, jti: randomUUID(), access }
+    const claims = { iss: 'nydus-test', sub: user, aud: searchParams.get('service'), exp: now + refusedAfter - LEEWAY, nbf: now - 10, iat: now, jti: randomUUID(), access }
     const signed = [{ alg: 'RS256', typ: 'JWT', x5c }, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.')
     const signature = createSign('RSA-SHA256').update(signed).sign(privateKey).toString('base64url')
     response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ token: `${signed}.${signature}`, expires_in: expiresIn, issued_at: new Date().toISOString() }))
