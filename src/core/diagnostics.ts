@@ -8,6 +8,8 @@ export interface Events {
   'registry:request:done': { readonly method: string; readonly url: string; readonly status: number; readonly durationMs: number; readonly bytes: number }
   'registry:request:retry': { readonly method: string; readonly url: string; readonly reason: string; readonly delayMs: number }
   'registry:credentials:skipped': { readonly host: string; readonly helper: string; readonly reason: string }
+  'registry:proxy:ill': { readonly proxy: string; readonly reason: string }
+  'registry:mirror:failed': { readonly mirror: string; readonly code: string; readonly message: string }
   'registry:access:done': { readonly method: string; readonly path: string; readonly status: number; readonly bytes: number; readonly range: string | undefined; readonly durationMs: number }
   'storage:backend:read': { readonly blobId: string; readonly offset: number; readonly bytes: number; readonly durationMs: number; readonly prefetch: boolean }
   'storage:backend:error': { readonly blobId: string; readonly code: string; readonly message: string }

@@ -2,6 +2,7 @@
 
 import path from 'node:path'
 import { createBackend, type BackendConfig, type NetworkParts, type NydusConfig, type PrefetchConfig, type RetryPolicy } from '../storage/index.ts'
+import { READ_DEADLINE_MS, readDeadlineOf } from './deadline.ts'
 import { RafsImage } from './image.ts'
 
 export interface ConfiguredImageOptions {
@@ -15,15 +16,15 @@ export interface ConfiguredImageOptions {
   readonly signal: AbortSignal
 }
 
-/** LIMIT: a registry that restarts, a connection that is reset: gone after this many attempts more, also where the configuration says fewer. */
-const MIN_RETRIES = 3
+/** Attempts of a backend of the user's, which says nothing of deadlines. */
+const MODULE_RETRIES = 3
 
 /** Opens `bootstrap` with backend, cache and limits of `config`. See `RafsImage.open`. */
 export async function openConfiguredImage(config: NydusConfig, { bootstrap, id = config.id, verify = config.cache.validate !== false, network, signal }: ConfiguredImageOptions): Promise<RafsImage> {
   const backend = await createBackend(config.backend, network)
   try {
     return await RafsImage.open({
-      bootstrap, backend, id, signal, retry: retryOf(config.backend),
+      bootstrap, backend, id, signal, retry: retryOf(config.backend), readDeadlineMs: readDeadlineOf(config.backend),
       ...(config.cache.workDir !== undefined && { cacheDirectory: path.resolve(config.cache.workDir) }),
       ...(config.cache.limits !== undefined && { cacheLimits: config.cache.limits }),
       verify,
@@ -41,10 +42,11 @@ export function prefetchOf({ rafs, cache }: NydusConfig): PrefetchConfig {
   return rafs.prefetch.enable ? rafs.prefetch : cache.prefetch
 }
 
+/** A file that cannot be read now cannot be read in a second; whatever lies behind a network is tried for as long as a read may take. */
 function retryOf(config: BackendConfig): RetryPolicy {
   switch (config.type) {
-    case 'localfs': case 'localdisk': return { retries: 0, timeoutMs: 0 } // a file that cannot be read now cannot be read in a second
-    case 'module': return { retries: MIN_RETRIES, timeoutMs: 0 } // what it waits for, and how long, it knows itself
-    default: return { retries: Math.max(MIN_RETRIES, config.retryLimit), timeoutMs: config.timeoutMs }
+    case 'localfs': case 'localdisk': return { retries: 0, timeoutMs: 0 }
+    case 'module': return { retries: MODULE_RETRIES, timeoutMs: 0 }
+    default: return { retries: config.retryLimit, timeoutMs: config.timeoutMs, patienceMs: readDeadlineOf(config) - 0.8 * Math.min(config.timeoutMs, READ_DEADLINE_MS) }
   }
 }

@@ -6,7 +6,7 @@ import { MiB } from '../core/units.ts'
 import type { BootstrapView, Inode } from '../format/rafs-v6/bootstrap-view.ts'
 import {
   BackendMetrics, BlobcacheMetrics, BufferPool, ChunkMemory, ImageBlob, LinkEstimate, ReadyMap, reliable, Scheduler,
-  type BlobBackend, type CacheIo, type CacheLimits, type ChunkPlace, type RetryPolicy,
+  type BackendChange, type BlobBackend, type CacheIo, type CacheLimits, type ChunkPlace, type RetryPolicy,
 } from '../storage/index.ts'
 import { openBootstrap, openSharedBootstrap, type OpenBootstrap, type SharedBootstrap } from './bootstrap-source.ts'
 import { locate, piecesOf, type ExtentSink, type Piece, type ReadableBlob } from './locate.ts'
@@ -17,6 +17,8 @@ export interface OpenImageOptions {
   /** Where the blobs are. Owned by the image once `open` has returned it. */
   readonly backend: BlobBackend
   readonly retry?: RetryPolicy
+  /** Milliseconds after which whoever serves reads should give one up; 0, the default, for never. */
+  readonly readDeadlineMs?: number
   /** Directory of the blob cache; without one, a bounded number of chunks is kept in memory. */
   readonly cacheDirectory?: string
   /** What the cache directory may take at most. */
@@ -50,6 +52,8 @@ const NO_RETRY: RetryPolicy = { retries: 0, timeoutMs: 0 }
 /** An opened image; made by `open`, to be closed. Reads are verified, shared and cached. */
 export class RafsImage {
   readonly id: string
+  /** See OpenImageOptions. */
+  readonly readDeadlineMs: number
   readonly view: BootstrapView
   readonly backendMetrics: BackendMetrics
   readonly cacheMetrics: BlobcacheMetrics
@@ -64,8 +68,9 @@ export class RafsImage {
     return new RafsImage(await openBootstrap(options.bootstrap, { signal: options.signal }), options)
   }
 
-  private constructor(bootstrap: OpenBootstrap, { bootstrap: source, backend, retry = NO_RETRY, cacheDirectory, cacheLimits, verify = true, amplifyBytes = MiB, prefetchThreads = 8, id = '', cacheIo }: OpenImageOptions) {
+  private constructor(bootstrap: OpenBootstrap, { bootstrap: source, backend, retry = NO_RETRY, readDeadlineMs = 0, cacheDirectory, cacheLimits, verify = true, amplifyBytes = MiB, prefetchThreads = 8, id = '', cacheIo }: OpenImageOptions) {
     this.id = id
+    this.readDeadlineMs = readDeadlineMs
     this.view = bootstrap.view
     this.#bootstrap = bootstrap
     this.backendMetrics = new BackendMetrics(backend.type)
@@ -117,6 +122,11 @@ export class RafsImage {
   /** Makes chunks ready that nobody waits for. */
   async prefetch(blobIndex: number, places: readonly ChunkPlace[], { signal }: { readonly signal: AbortSignal }): Promise<void> {
     await this.#blobs[blobIndex]!.obtain(places, { signal, prefetch: true })
+  }
+
+  /** See BlobBackend.reconfigure. CONFIG_INVALID. */
+  reconfigure(change: BackendChange): void {
+    this.#backend.reconfigure?.(change)
   }
 
   /** Waits for the cache to be durable, frees descriptors, mappings and the backend. */

@@ -6,6 +6,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { CodedError, isCoded } from '../core/errors.ts'
 import { allMetrics, cacheStats, collection, describe, fsStats, inflightRequest, type ProgramVersion } from './api/documents.ts'
 import { cacheOf, imageOf, mountOf, mountpointOf, mountRequest } from './api/instances.ts'
+import { backendChangeOf } from './configure.ts'
 import type { Daemon } from './daemon/daemon.ts'
 
 /** LIMIT: the largest body any route takes is a configuration, which upstream bounds to 1 MiB. */
@@ -112,6 +113,7 @@ const ROUTES: Readonly<Record<string, Readonly<Record<string, Route>>>> = {
       return { status: 204 }
     },
   },
+  '/api/v1/config': { PUT: async ({ daemon, query, body }) => { imageOf(mountOf(daemon, query)).reconfigure(backendChangeOf(await body())); return DONE } },
   '/api/v1/mount': {
     POST: async ({ daemon, query, body }) => { await daemon.addMount(mountRequest(query, await body())); return DONE },
     PUT: async ({ daemon, query, body }) => { await daemon.replaceMount(mountRequest(query, await body())); return DONE },

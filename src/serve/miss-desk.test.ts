@@ -49,6 +49,24 @@ afterEach(() => {
 describe('MissDesk', () => {
   const desk = (deadlineMs?: number): MissDesk => new MissDesk(new OperationCounters(counters, 0), deadlineMs)
 
+  it('gives a read up when its image says so, and the kernel\'s repetition of it at once', async () => {
+    const one = desk()
+    let asked = 0
+    const slow: MissSource = { ...imageOf((...given) => { asked++; return never(...given) }), readDeadlineMs: 1100 }
+    const began = Date.now()
+    one.take(1, fd, slow, miss(1), Date.now())
+    await new Promise((resolve) => setTimeout(resolve, 1200))
+    await settled(one)
+    one.take(1, fd, slow, { ...miss(2), offset: 4100, length: 1 }, Date.now())
+    one.take(1, fd, slow, { ...miss(3), nid: 6 }, Date.now())
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    expect(one.inflight()).toMatchObject([{ inode: 6 }])
+    await one.close()
+    expect(Date.now() - began).toBeLessThan(10_000)
+    expect(asked).toBe(2)
+    expect(replies().slice(0, 2).map(({ errno, uniqueLow }) => [errno, uniqueLow])).toEqual([[ERRNO.EIO, 1], [ERRNO.EIO, 2]])
+  })
+
   it('answers with the bytes, under the request\'s own id', async () => {
     const one = desk()
     one.take(1, fd, imageOf(async (nid, offset, target) => target.fill(65 + nid + offset / 4096).length), miss(7), Date.now())

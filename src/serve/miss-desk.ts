@@ -8,9 +8,10 @@ import { outHeader } from '../wire/fuse/header.ts'
 import { FUSE_OP } from '../wire/fuse/opcode.ts'
 import type { OperationCounters } from './counters.ts'
 import { ERRNO, errnoOf } from './errno.ts'
+import { FailedReads } from './failed-reads.ts'
 import type { Miss } from './fuse/core.ts'
 
-/** LIMIT: a read is given up after this long, with EIO. Longer than a backend takes to run out of retries, and far from "for ever". */
+/** LIMIT: a read is given up after this long, with EIO, whatever the configuration of its image allows (18 s by default, src/rafs/deadline.ts). */
 export const REQUEST_DEADLINE_MS = 120_000
 
 /** One read under way, as GET /api/v1/metrics/inflight shows it. */
@@ -28,6 +29,8 @@ export interface Inflight {
 export interface MissSource {
   /** Fills `target` from `offset` of file `nid`. Rejects with `signal.reason` on abort. */
   readInto(nid: number, offset: number, target: Uint8Array, options: { readonly signal: AbortSignal }): Promise<unknown>
+  /** Milliseconds after which a read is given up; 0 or undefined: the desk's own. */
+  readonly readDeadlineMs?: number
 }
 
 interface Pending { readonly controller: AbortController; readonly miss: Miss; readonly at: number; readonly done: Promise<void> }
@@ -35,6 +38,7 @@ interface Pending { readonly controller: AbortController; readonly miss: Miss; r
 /** Takes the reads that workers could not answer, obtains their bytes and replies, each within a deadline. */
 export class MissDesk {
   readonly #pending = new Map<string, Pending>()
+  readonly #failed = new FailedReads()
   readonly #counters: OperationCounters
   readonly #deadlineMs: number
   #closed = false
@@ -58,8 +62,9 @@ export class MissDesk {
     }
     const key = keyOf(session, miss.uniqueLow, miss.uniqueHigh)
     const controller = new AbortController()
+    const deadlineMs = Math.min(this.#deadlineMs, source?.readDeadlineMs || Number.POSITIVE_INFINITY)
     const deadline = setTimeout(() => controller.abort(
-      new CodedError('STORAGE_UNREACHABLE', `no bytes within ${this.#deadlineMs} ms`, { nid: miss.nid, offset: miss.offset })), this.#deadlineMs)
+      new CodedError('STORAGE_UNREACHABLE', `no bytes within ${deadlineMs} ms`, { nid: miss.nid, offset: miss.offset })), deadlineMs)
     const done = this.#answer(fd, source, miss, controller.signal).then((errno) => {
       clearTimeout(deadline)
       this.#pending.delete(key)
@@ -110,8 +115,11 @@ export class MissDesk {
   }
 
   async #answer(fd: number, source: MissSource | undefined, miss: Miss, signal: AbortSignal): Promise<number> {
+    const began = performance.now()
     try {
       if (!source) return reply(fd, miss, ERRNO.ESTALE)
+      const known = this.#failed.find(miss)
+      if (known !== undefined) return reply(fd, miss, known)
       const message = new Uint8Array(outHeader.size + miss.length)
       outHeader.encode({ length: message.length, error: 0, uniqueLow: miss.uniqueLow, uniqueHigh: miss.uniqueHigh }, message)
       await source.readInto(miss.nid, miss.offset, message.subarray(outHeader.size), { signal })
@@ -122,6 +130,7 @@ export class MissDesk {
       if (this.#abandoned) return errno
       if (errno === ERRNO.EIO) {
         publish('serve:request:error', { opcode: FUSE_OP.READ, errno, message: error instanceof Error ? error.message : String(error) })
+        this.#failed.note(miss, errno, performance.now() - began)
       }
       return reply(fd, miss, errno)
     }

@@ -1,6 +1,6 @@
 // What other layers import of storage/.
 
-export type { BlobBackend, BlobReader, ReadOptions } from './backend/backend.ts'
+export type { BackendChange, BlobBackend, BlobReader, ReadOptions } from './backend/backend.ts'
 export { LocalfsBackend, type LocalfsOptions } from './backend/localfs.ts'
 export type { HttpAnswer, HttpClient, HttpExchange } from './backend/http-backend.ts'
 export type { RangeFetcher } from './backend/ranged.ts'

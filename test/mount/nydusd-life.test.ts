@@ -159,7 +159,7 @@ describe('nydusd', () => {
   it.each([
     ['a bootstrap that does not exist', ['--bootstrap', '/nonexistent', '--localfs-dir', '/tmp'], /nonexistent/],
     ['a bootstrap that is none', ['--bootstrap', '/proc/version', '--localfs-dir', '/tmp'], /FORMAT_/],
-    ['a backend of later versions', ['--bootstrap', BOOT, '--config', '@s3'], /s3.* is not in this version/],
+    ['a backend without its keys', ['--bootstrap', BOOT, '--config', '@s3'], /backend\.s3\.bucket_name is missing/],
     ['an image without a configuration', ['--bootstrap', BOOT], /--config/],
     ['a service of later versions', ['virtiofs', '--sock', 's'], /'virtiofs' is not in this version/],
   ])('refuses %s with exit 1 and the reason, mounting nothing', async (_what, args, reason) => {

@@ -11,6 +11,8 @@ export class MemoryBackend implements BlobBackend {
   readonly blobs: Map<string, Uint8Array>
   /** Called before each answer; may wait or throw. */
   before: (request: Request, signal: AbortSignal) => Promise<void> | void = () => {}
+  /** Tells of bytes that arrive, as slowly as it likes. */
+  pace: ((progress: NonNullable<ReadOptions['progress']>) => Promise<void>) | undefined
   /** Changes an answer. */
   after: (bytes: Uint8Array, request: Request) => Uint8Array = (bytes) => bytes
 
@@ -26,10 +28,11 @@ export class MemoryBackend implements BlobBackend {
     }
     return {
       size: async ({ signal }: { signal: AbortSignal }) => { signal.throwIfAborted(); return blob().length },
-      read: async (offset: number, length: number, { signal, prefetch = false }: ReadOptions) => {
+      read: async (offset: number, length: number, { signal, prefetch = false, progress }: ReadOptions) => {
         const request = { blobId, offset, length, prefetch }
         this.requests.push(request)
         await this.before(request, signal)
+        if (progress !== undefined) await this.pace?.(progress)
         signal.throwIfAborted()
         if (offset + length > blob().length) throw new CodedError('STORAGE_SHORT_READ', `blob ${blobId} is shorter`)
         return this.after(Uint8Array.from(blob().subarray(offset, offset + length)), request)

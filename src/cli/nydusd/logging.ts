@@ -22,6 +22,8 @@ const LEVEL_OF: { readonly [N in keyof Events]?: LogLevel } = {
   'storage:cache:evicted': 'info',
   'registry:credentials:skipped': 'warn',
   'registry:request:retry': 'warn',
+  'registry:proxy:ill': 'warn',
+  'registry:mirror:failed': 'warn',
   'registry:request:done': 'debug',
 }
 

@@ -1,4 +1,6 @@
 import { randomBytes } from 'node:crypto'
+import { mkdir, writeFile } from 'node:fs/promises'
+import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { answer, startFaultRegistry } from '../../../test/support/fault-registry.ts'
 import { blobOf, contentOf, makeImage, pushImage, QUICK_RETRY, temporaryDirectory } from '../../../test/support/images.ts'
@@ -7,6 +9,7 @@ import { subscribe } from '../../core/diagnostics.ts'
 import { createRangeFetcher, openSource, openTarget, type Credentials, type OpenOptions } from '../index.ts'
 
 const USER: Credentials & { kind: 'password' } = { kind: 'password', username: 'user', password: 'hunter2-secret' }
+const basicOf = (password: string): string => `Basic ${Buffer.from(`user:${password}`).toString('base64')}`
 const BASIC = `Basic ${Buffer.from('user:hunter2-secret').toString('base64')}`
 
 async function bench(policy: TokenPolicy, use: (bench: TokenRegistry & { options: OpenOptions; signal: AbortSignal }) => Promise<void>, credentials: Credentials | undefined = USER): Promise<void> {
@@ -43,6 +46,31 @@ describe('bearer tokens', () => {
     await target.hasBlob(descriptor, { signal })
     expect(asked.length).toBe(2)
     expect(registry.seen.filter(({ url }) => url.includes('/blobs/')).length).toBe(3) // the first taught the scheme; no 401 for the third
+  }))
+
+  it('are renewed beside their use: no request waits for it', () => bench({ issue: () => ({ expires_in: 3 }) }, async ({ registry, asked, options, signal }) => {
+    await using target = await openTarget(`${registry.host}/a/b:1`, options)
+    const { descriptor } = blobOf(randomBytes(10), 'x/y')
+    await target.hasBlob(descriptor, { signal })
+    await new Promise((resolve) => { setTimeout(resolve, 1600) })
+    await target.hasBlob(descriptor, { signal }) // still with the first one
+    const used = (): unknown => registry.seen.filter(({ url }) => url.includes('/blobs/')).at(-1)!.headers.authorization
+    expect(used()).toBe('Bearer token-1')
+    for (let i = 0; i < 100 && asked.length < 2; i++) await new Promise((resolve) => { setTimeout(resolve, 20) })
+    await target.hasBlob(descriptor, { signal })
+    expect(used()).toBe('Bearer token-2')
+    expect(asked.length).toBe(2)
+  }))
+
+  it('that are answered with 403 are taken for expired, once', () => bench({ issue: () => ({}) }, async ({ registry, asked, options, signal }) => {
+    await using fetcher = createRangeFetcher({ host: registry.host, repository: 'a/b' }, { ...options, retry: { attempts: 1, baseMs: 1, maxMs: 1 } })
+    const digest = `sha256:${'1'.repeat(64)}` as const
+    registry.fault({ match: /^HEAD .*blobs/, act: answer(403) })
+    expect(await fetcher.exists(digest, { signal })).toBe(false)
+    expect(asked.length).toBe(2)
+    registry.fault({ match: /^HEAD .*blobs/, act: answer(403), times: 9 })
+    await expect(fetcher.exists(digest, { signal })).rejects.toMatchObject({ code: 'REGISTRY_DENIED' })
+    expect(asked.length).toBe(3)
   }))
 
   it('come by POST for an identity token, and keep the refresh token that comes with them', () => bench({ issue: () => ({ refresh_token: 'next', expires_in: 0.1 }) }, async ({ registry, asked, options, signal }) => {
@@ -131,6 +159,37 @@ describe('basic authentication', () => {
     fetcher.useCredentials(USER)
     expect(await fetcher.exists(digest, { signal })).toBe(false)
     expect(seen.at(-1)).toBe(BASIC)
+  })
+
+  it('comes anew from docker\'s file when the old one is refused, or when that is asked for', async () => {
+    await using directory = await temporaryDirectory()
+    const docker = path.join(directory.path, '.docker')
+    const accepted = { now: basicOf('first') }
+    await using registry = await startFaultRegistry(path.join(directory.path, 'layout'), ({ request, response }) => {
+      if (request.headers.authorization !== accepted.now) response.writeHead(401, { 'www-authenticate': 'Basic realm="x"' }).end()
+      return request.headers.authorization !== accepted.now
+    })
+    const write = async (password: string): Promise<void> => {
+      await mkdir(docker, { recursive: true })
+      await writeFile(path.join(docker, 'config.json'), JSON.stringify({ auths: { [registry.host]: { auth: basicOf(password).slice('Basic '.length) } } }))
+    }
+    const signal = AbortSignal.timeout(20_000)
+    await write('first')
+    await using fetcher = createRangeFetcher({ host: registry.host, repository: 'a' }, { plainHttp: true, retry: QUICK_RETRY, env: { HOME: directory.path } })
+    const digest = `sha256:${'0'.repeat(64)}` as const
+    expect(await fetcher.exists(digest, { signal })).toBe(false)
+    await write('second')
+    accepted.now = basicOf('second')
+    await new Promise((resolve) => { setTimeout(resolve, 1100) }) // files are not read more often
+    expect(await fetcher.exists(digest, { signal })).toBe(false)
+    await write('third')
+    accepted.now = basicOf('third')
+    fetcher.reconfigure({ registryAuth: '' })
+    expect(await fetcher.exists(digest, { signal })).toBe(false)
+    accepted.now = basicOf('fourth')
+    fetcher.reconfigure({ registryAuth: basicOf('fourth').slice('Basic '.length) })
+    expect(await fetcher.exists(digest, { signal })).toBe(false)
+    expect(() => fetcher.reconfigure({ registryAuth: 'hunter2' })).toThrow(expect.objectContaining({ code: 'CONFIG_INVALID', message: expect.not.stringContaining('hunter2') }))
   })
 
   it('without credentials is a refusal, not a loop', async () => {

@@ -5,7 +5,7 @@
 //      ▲                                                     │
 //      └──── 401: challenge() forgets the token, once ◄──────┘
 
-import { CodedError, foreignText } from '../../core/errors.ts'
+import { CodedError, foreignText, hasCode } from '../../core/errors.ts'
 import { SingleFlight } from '../../core/single-flight.ts'
 import { KiB } from '../../core/units.ts'
 import { redactUrl, scrub } from '../http/redact.ts'
@@ -18,8 +18,14 @@ import type { Credentials } from './credentials.ts'
 const MAX_TOKEN_ANSWER = 256 * KiB
 /** SPEC: token.md: without expires_in a token lives 60 s. */
 const DEFAULT_EXPIRY_S = 60
-/** A token is renewed this long before its end, or after half of a shorter life, so that it does not expire on the way. */
-const EXPIRY_MARGIN_MS = 10_000
+/** A token is renewed beside its use this long before its end, or after half of a shorter life: no request waits for that. */
+const RENEWAL_MARGIN_MS = 15_000
+/** This close to its end (or a tenth of a shorter life) it is not used any more, so that it does not expire on the way. */
+const EXPIRY_MARGIN_MS = 3000
+/** LIMIT: between two looks into docker's files after refusals: a helper is a process. */
+const LOOK_UP_INTERVAL_MS = 1000
+/** LIMIT: a renewal beside the use that failed is tried again after this long. */
+const RENEWAL_RETRY_MS = 1000
 const CLIENT_ID = 'nydus-registry-client'
 
 export interface AuthorizerOptions {
@@ -31,10 +37,10 @@ export interface AuthorizerOptions {
   readonly credentials: (signal: AbortSignal) => Promise<Credentials | undefined>
 }
 
-interface Token { readonly value: string; readonly renewAt: number }
+interface Token { readonly value: string; readonly renewAt: number; readonly expiresAt: number }
 
 /** Holds what a host's challenge said and the tokens that came of it. */
-export class Authorizer {
+export class Authorizer implements Disposable {
   readonly #options: AuthorizerOptions
   readonly #flights = new SingleFlight<string, Token>()
   readonly #lookUps = new SingleFlight<'credentials', Credentials | undefined>()
@@ -43,6 +49,9 @@ export class Authorizer {
   #challenge: Challenge | undefined
   #credentials: Credentials | undefined
   #lookedUp = false
+  /** When docker's files were asked last; undefined for credentials that were given. */
+  #lookedUpAt: number | undefined
+  readonly #closing = new AbortController()
   #refreshToken: string | undefined
 
   constructor(options: AuthorizerOptions) {
@@ -59,10 +68,29 @@ export class Authorizer {
     const wanted = [...new Set([...scopes, ...challenge.scopes])].sort()
     const key = wanted.join(' ')
     const known = this.#tokens.get(key)
-    if (known !== undefined && known.renewAt > performance.now()) return `Bearer ${known.value}`
-    const token = await this.#flights.run(key, (shared) => this.#fetchToken(challenge, wanted, credentials, shared), signal)
+    const now = performance.now()
+    const fetch = (from: Credentials | undefined, until: AbortSignal) => this.#flights.run(key, (shared) => this.#fetchToken(challenge, wanted, from, shared), until)
+    if (known !== undefined && known.expiresAt > now) {
+      if (known.renewAt <= now) this.#renewBeside(key, known, fetch(credentials, this.#closing.signal))
+      return `Bearer ${known.value}`
+    }
+    const token = await fetch(credentials, signal).catch(async (error: unknown) => {
+      if (!hasCode(error, 'REGISTRY_DENIED') || !(await this.#lookUpAgain(signal))) throw error
+      return await fetch(this.#credentials, signal)
+    })
     this.#tokens.set(key, token)
     return `Bearer ${token.value}`
+  }
+
+  /** After a refusal of what `header` gave: drops tokens, looks for other credentials. False when the next request would say the same. */
+  async renew(signal: AbortSignal): Promise<boolean> {
+    const hadTokens = this.#tokens.size > 0
+    this.forget()
+    return (await this.#lookUpAgain(signal)) || hadTokens
+  }
+
+  [Symbol.dispose](): void {
+    this.#closing.abort()
   }
 
   /** After a 401: learns from it and drops what was refused. False when there is nothing to learn, so that repeating is useless. */
@@ -80,7 +108,14 @@ export class Authorizer {
     else if (credentials !== undefined) this.#remember(credentials.token)
     this.#credentials = credentials
     this.#lookedUp = true
+    this.#lookedUpAt = undefined
     this.#refreshToken = undefined
+    this.forget()
+  }
+
+  /** Docker's files and helpers are asked again at the next request. */
+  lookUpAgain(): void {
+    this.#lookedUp = false
     this.forget()
   }
 
@@ -97,8 +132,27 @@ export class Authorizer {
   async #lookUp(signal: AbortSignal): Promise<Credentials | undefined> {
     if (this.#lookedUp) return this.#credentials
     const found = await this.#lookUps.run('credentials', this.#options.credentials, signal)
-    if (!this.#lookedUp) this.useCredentials(found)
+    if (!this.#lookedUp) {
+      this.useCredentials(found)
+      this.#lookedUpAt = performance.now()
+    }
     return this.#credentials
+  }
+
+  /** Whether docker's files say something else now. */
+  async #lookUpAgain(signal: AbortSignal): Promise<boolean> {
+    if (this.#lookedUpAt === undefined || performance.now() - this.#lookedUpAt < LOOK_UP_INTERVAL_MS) return false
+    const before = JSON.stringify(this.#credentials)
+    this.lookUpAgain()
+    return JSON.stringify(await this.#lookUp(signal)) !== before
+  }
+
+  // What it fails with is no matter yet: the old token is still good.
+  #renewBeside(key: string, known: Token, fetching: Promise<Token>): void {
+    this.#tokens.set(key, { ...known, renewAt: Number.POSITIVE_INFINITY }) // the next request must not begin another one
+    fetching.catch(() => ({ ...known, renewAt: performance.now() + RENEWAL_RETRY_MS })).then((token) => {
+      if (this.#tokens.has(key)) this.#tokens.set(key, token) // else it was dropped meanwhile
+    }).catch(() => {})
   }
 
   async #fetchToken(challenge: Challenge & { scheme: 'bearer' }, scopes: readonly string[], credentials: Credentials | undefined, signal: AbortSignal): Promise<Token> {
@@ -129,7 +183,7 @@ export class Authorizer {
     const { retry, transport } = this.#options
     for (let attempt = 1; ; attempt++) {
       try {
-        const response = await transport.request({ ...request, signal })
+        const response = await transport.request({ ...request, isDirect: true, signal })
         if (!mayPass(response.status) || attempt >= retry.attempts) return response
         await response.discard()
       } catch (error) {
@@ -148,7 +202,7 @@ export class Authorizer {
     this.#remember(value, refresh ?? '')
     const seconds = typeof fields['expires_in'] === 'number' && fields['expires_in'] > 0 ? fields['expires_in'] : DEFAULT_EXPIRY_S
     const lifeMs = seconds * 1000
-    return { value, renewAt: asked + Math.max(lifeMs - EXPIRY_MARGIN_MS, lifeMs / 2) }
+    return { value, renewAt: asked + Math.max(lifeMs - RENEWAL_MARGIN_MS, lifeMs / 2), expiresAt: asked + Math.max(lifeMs - EXPIRY_MARGIN_MS, lifeMs * 0.9) }
   }
 
   /** Credentials go to the realm that the registry names; never unencrypted unless asked for. */

@@ -76,6 +76,8 @@ export interface ResumeOptions extends Signal {
   readonly length: number
   /** Bytes that may be thrown away when a server ignores Range; default any number, which a pull of a whole blob has to read anyway. */
   readonly maxSkipped?: number
+  /** Nobody waits for it. */
+  readonly prefetch?: boolean
 }
 
 /**
@@ -92,7 +94,7 @@ export async function* resumed(client: RegistryClient, { digest, size }: Pick<De
     const startedAt = position
     const headers: Record<string, string> = whole && position === 0 ? {} : { range: `bytes=${position}-${end - 1}` }
     // outside of `try`: until an answer begins, `call` has repeated it often enough
-    const response = await client.getBlob(`blobs/${digest}`, { headers, signal })
+    const response = await client.getBlob(`blobs/${digest}`, { headers, signal, prefetch: options.prefetch === true })
     if (response.status === 416) {
       await response.discard()
       throw mismatch(digest, `bytes ${position} to ${end}`, 'a shorter blob')

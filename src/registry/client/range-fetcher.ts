@@ -4,7 +4,8 @@
 import { CodedError } from '../../core/errors.ts'
 import { MiB } from '../../core/units.ts'
 import { isDigest, type Digest } from '../../format/oci/digest.ts'
-import type { Credentials } from '../auth/credentials.ts'
+import { decodeBasic, type Credentials } from '../auth/credentials.ts'
+import type { ProxyChoice } from '../http/proxy.ts'
 import { redactUrl } from '../http/redact.ts'
 import { existsAt, resumed } from './pull.ts'
 import { RegistryClient, type RegistryOptions, type RepositoryAddress } from './registry-client.ts'
@@ -15,6 +16,8 @@ const MAX_SKIPPED = 16 * MiB
 export interface RangeOptions {
   readonly length: number
   readonly signal: AbortSignal
+  /** Nobody waits for it. */
+  readonly prefetch?: boolean
   /** Called as bytes come: `buffer` is what the call resolves to, [0, filled) are there. What it returns is awaited before more is read. */
   readonly progress?: (buffer: Uint8Array, filled: number) => Promise<void> | undefined
 }
@@ -30,7 +33,12 @@ export interface RangeFetcher extends AsyncDisposable {
   exists(digest: Digest, options: { readonly signal: AbortSignal }): Promise<boolean>
   /** Other credentials from now on. */
   useCredentials(credentials: Credentials | undefined): void
+  /** `registryAuth`: base64 of user:password, empty to look in docker's files again. `proxyUrl`: empty for none. CONFIG_INVALID. */
+  reconfigure(change: { readonly registryAuth?: string; readonly proxyUrl?: string }): void
 }
+
+/** What a proxy that is named at run time is like. */
+const PROXY_DEFAULTS: Omit<ProxyChoice, 'url'> = { pingUrl: undefined, fallback: true, checkIntervalMs: 5000, checkPauseMs: 300_000, useHttp: false }
 
 /** A fetcher for the blobs of `address.repository`. Owns its connections: dispose it. */
 export function createRangeFetcher(address: RepositoryAddress, options: RegistryOptions = {}): RangeFetcher {
@@ -40,16 +48,24 @@ export function createRangeFetcher(address: RepositoryAddress, options: Registry
     blobSize: (digest, { signal }) => blobSize(client, digest, signal),
     exists: (digest, { signal }) => existsAt(client, pathOf(digest), { signal }),
     useCredentials: (credentials) => client.useCredentials(credentials),
+    reconfigure({ registryAuth, proxyUrl }) {
+      const credentials = registryAuth === undefined || registryAuth === '' ? undefined : decodeBasic(registryAuth)
+      if (registryAuth !== undefined && registryAuth !== '' && credentials === undefined) throw new CodedError('CONFIG_INVALID', 'registry_auth must be base64 of user:password', { key: 'registry_auth' })
+      if (proxyUrl !== undefined && proxyUrl !== '' && !/^https?:$/.test(URL.canParse(proxyUrl) ? new URL(proxyUrl).protocol : '')) throw new CodedError('CONFIG_INVALID', 'proxy_url must be an http:// or https:// address', { key: 'proxy_url' })
+      if (credentials !== undefined) client.useCredentials(credentials)
+      else if (registryAuth !== undefined) client.lookUpCredentials()
+      if (proxyUrl !== undefined) client.useProxy(proxyUrl === '' ? undefined : { ...PROXY_DEFAULTS, ...options.proxy, url: proxyUrl })
+    },
     [Symbol.asyncDispose]: () => client[Symbol.asyncDispose](),
   }
 }
 
-async function readRange(client: RegistryClient, digest: Digest, offset: number, { length, signal, progress }: RangeOptions): Promise<Uint8Array> {
+async function readRange(client: RegistryClient, digest: Digest, offset: number, { length, signal, prefetch = false, progress }: RangeOptions): Promise<Uint8Array> {
   pathOf(digest)
   const bytes = new Uint8Array(length)
   let filled = 0
   // the size is not known here, and not needed: a range is never taken for the whole blob
-  for await (const chunk of resumed(client, { digest, size: Number.POSITIVE_INFINITY }, { offset, length, maxSkipped: MAX_SKIPPED, signal })) {
+  for await (const chunk of resumed(client, { digest, size: Number.POSITIVE_INFINITY }, { offset, length, maxSkipped: MAX_SKIPPED, prefetch, signal })) {
     bytes.set(chunk, filled)
     filled += chunk.length
     await progress?.(bytes, filled)

@@ -10,6 +10,7 @@ import { findCredentials, type Credentials } from '../auth/credentials.ts'
 import { redactUrl } from '../http/redact.ts'
 import { backoffMs, DEFAULT_RETRY, MAX_RETRY_AFTER_MS, mayPass, sleep, type RetryPolicy } from '../http/retry.ts'
 import { defaultCertificateDirectories } from '../http/tls.ts'
+import type { ProxyChoice } from '../http/proxy.ts'
 import { Transport, type HttpRequest, type HttpResponse, type Method } from '../http/transport.ts'
 import { statusError } from './status-error.ts'
 
@@ -39,6 +40,10 @@ export interface RegistryOptions {
   readonly connectTimeoutMs?: number | undefined
   readonly headersTimeoutMs?: number | undefined
   readonly bodyIdleTimeoutMs?: number | undefined
+  /** Instead of the environment's proxies. */
+  readonly proxy?: ProxyChoice | undefined
+  /** Sent with every request to the registry itself, and to nobody else. */
+  readonly headers?: Readonly<Record<string, string>> | undefined
   /** Replaces scheme or host of the addresses to which blobs are redirected (nydusd's blob_url_scheme, blob_redirected_host). */
   readonly blobRedirect?: { readonly scheme?: 'http' | 'https' | undefined; readonly host?: string | undefined } | undefined
 }
@@ -49,6 +54,10 @@ export interface RepositoryAddress {
   /** The host's name in credential files: docker.io for registry-1.docker.io. */
   readonly credentialHost?: string
   readonly repository: string
+  /** What stands before /REPOSITORY in paths; default /v2. */
+  readonly apiPath?: string | undefined
+  /** SPEC: containerd docs/hosts.md: the registry that a mirror is asked for. */
+  readonly namespace?: string | undefined
 }
 
 export interface Call {
@@ -65,6 +74,8 @@ export interface Call {
   /** Attempts for this call; default the client's. 1 for callers that repeat on a higher level. */
   readonly attempts?: number
   readonly headersTimeoutMs?: number
+  /** Nobody waits for the answer. */
+  readonly prefetch?: boolean
   readonly signal: AbortSignal
 }
 
@@ -94,7 +105,7 @@ export class RegistryClient implements AsyncDisposable {
     const caFiles = options.caFiles ?? (env['SSL_CERT_FILE'] ? [env['SSL_CERT_FILE']] : [])
     const certificateDirectories = options.certificateDirectories ?? defaultCertificateDirectories(env)
     const { connectTimeoutMs, headersTimeoutMs, bodyIdleTimeoutMs } = options
-    this.#transport = new Transport({ caFiles, certificateDirectories, insecure, env, connectTimeoutMs, headersTimeoutMs, bodyIdleTimeoutMs })
+    this.#transport = new Transport({ caFiles, certificateDirectories, insecure, env, connectTimeoutMs, headersTimeoutMs, bodyIdleTimeoutMs, proxy: options.proxy })
     this.#authorizer = new Authorizer({
       transport: this.#transport, host: address.host, retry: this.retry, allowPlainHttp: insecure || options.plainHttp === true,
       credentials: async (signal) => options.credentials ?? findCredentials(address.credentialHost ?? address.host, address.repository, { env, signal }),
@@ -106,7 +117,18 @@ export class RegistryClient implements AsyncDisposable {
     this.#authorizer.useCredentials(credentials)
   }
 
+  /** Docker's files and helpers are asked again. */
+  lookUpCredentials(): void {
+    this.#authorizer.lookUpAgain()
+  }
+
+  /** See Transport.useProxy. */
+  useProxy(proxy: ProxyChoice | undefined): void {
+    this.#transport.useProxy(proxy)
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#authorizer[Symbol.dispose]()
     await this.#transport[Symbol.asyncDispose]()
   }
 
@@ -122,10 +144,8 @@ export class RegistryClient implements AsyncDisposable {
       try {
         const response = await this.#exchange(call)
         if (call.accept.includes(response.status)) return response
-        // a signed CDN address that expired on the way: the registry gives a new one
-        const stale = response.url.origin !== this.#base?.origin && (response.status === 401 || response.status === 403)
         const wait = retryAfterMs(response.header('retry-after')) ?? 0
-        if (attempt >= attempts || !(stale || mayPass(response.status)) || wait > MAX_RETRY_AFTER_MS) {
+        if (attempt >= attempts || !mayPass(response.status) || wait > MAX_RETRY_AFTER_MS) {
           throw await statusError(response, call.method, (text) => this.#authorizer.scrub(text))
         }
         await response.discard()
@@ -148,12 +168,12 @@ export class RegistryClient implements AsyncDisposable {
    * GET of a blob; the address to which the registry redirects it is remembered, and forgotten when it refuses.
    * `headers` usually hold a Range. Statuses 200, 206 and 416 are answers.
    */
-  async getBlob(path: string, { headers, signal, attempts }: { headers: Readonly<Record<string, string>>; signal: AbortSignal; attempts?: number }): Promise<HttpResponse> {
+  async getBlob(path: string, { headers, signal, attempts, prefetch = false }: Pick<Call, 'signal' | 'attempts' | 'prefetch'> & { readonly headers: Readonly<Record<string, string>> }): Promise<HttpResponse> {
     const accept = [200, 206, 416]
     const remembered = this.#redirects.get(path)
     if (remembered !== undefined) {
       try {
-        const response = await this.#transport.request({ method: 'GET', url: remembered, headers, signal })
+        const response = await this.#transport.request({ method: 'GET', url: remembered, headers, prefetch, signal })
         if (accept.includes(response.status)) return response
         await response.discard()
       } catch (error) {
@@ -161,7 +181,7 @@ export class RegistryClient implements AsyncDisposable {
       }
       this.#redirects.delete(path)
     }
-    const response = await this.call({ method: 'GET', target: path, headers, accept, signal, ...(attempts === undefined ? {} : { attempts }) })
+    const response = await this.call({ method: 'GET', target: path, headers, accept, prefetch, signal, ...(attempts === undefined ? {} : { attempts }) })
     if (response.url.origin !== this.#base?.origin) {
       if (this.#redirects.size >= MAX_REMEMBERED_REDIRECTS) this.#redirects.clear()
       this.#redirects.set(path, response.url)
@@ -190,18 +210,27 @@ export class RegistryClient implements AsyncDisposable {
     let url = await this.#urlOf(call)
     const scopes = [this.#scope, ...(call.scopes ?? [])]
     const { method, signal } = call
-    for (let redirects = 0, challenges = 0; ; ) {
+    for (let redirects = 0, challenges = 0, hasRenewed = false; ; ) {
       const own = url.origin === this.#base?.origin
       const authorization = own ? await this.#authorizer.header(scopes, signal) : undefined
       const response = await this.#transport.request({
-        method, url, signal,
-        headers: { ...call.headers, ...(authorization === undefined ? {} : { authorization }) },
+        method, url, signal, prefetch: call.prefetch === true,
+        headers: { ...call.headers, ...(own ? this.#options.headers : {}), ...(authorization === undefined ? {} : { authorization }) },
         ...(call.body === undefined ? {} : { body: call.body() }),
         ...(call.headersTimeoutMs === undefined ? {} : { headersTimeoutMs: call.headersTimeoutMs }),
       })
+      const isRefused = response.status === 401 || response.status === 403
       if (response.status === 401 && own && challenges < MAX_CHALLENGES && this.#authorizer.challenge(response)) {
         challenges++
         await response.discard()
+        continue
+      }
+      // once: what was good may have expired, a token, a password in docker's files, or the signed address of a CDN, for which the registry gives another
+      if (isRefused && !hasRenewed && (own ? authorization !== undefined && await this.#authorizer.renew(signal) : redirects > 0)) {
+        hasRenewed = true
+        await response.discard()
+        if (!own) url = await this.#urlOf(call)
+        redirects = 0
         continue
       }
       if (!isRedirect(response.status, method)) return response
@@ -224,7 +253,11 @@ export class RegistryClient implements AsyncDisposable {
 
   async #urlOf({ target, signal }: Call): Promise<URL> {
     this.#base ??= await this.#bases.run('base', (shared) => this.#findBase(shared), signal)
-    return typeof target === 'string' ? new URL(`/v2/${this.address.repository}/${target}`, this.#base) : target
+    if (typeof target !== 'string') return target
+    const { apiPath = '/v2', repository, namespace } = this.address
+    const url = new URL(`${apiPath}/${repository}/${target}`, this.#base)
+    if (namespace !== undefined) url.searchParams.set('ns', namespace)
+    return url
   }
 
   /** https://HOST; http://HOST when asked for; with `insecure` whichever answers, TLS first. */

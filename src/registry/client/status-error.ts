@@ -1,6 +1,7 @@
 // A refused request as one of this project's errors. SPEC: distribution-spec v1.1 "Error Codes": {"errors":[{code,message,detail}]}.
 
 import { CodedError, foreignText, type ErrorCode } from '../../core/errors.ts'
+import { retryAfterMs } from '../../core/retry-after.ts'
 import { KiB } from '../../core/units.ts'
 import { redactUrl } from '../http/redact.ts'
 import type { HttpResponse, Method } from '../http/transport.ts'
@@ -10,12 +11,13 @@ const MAX_ERROR_BODY = 64 * KiB
 
 /**
  * The error for `response`: REGISTRY_NOT_FOUND (404), REGISTRY_DENIED (401, 403), REGISTRY_UNREACHABLE (429, 5xx), else REGISTRY_PROTOCOL.
- * `context.status` has the status. `clean` removes secrets from what the registry says.
+ * `context.status` has the status, `context.retryAfterMs` what Retry-After asks for. `clean` removes secrets from what the registry says.
  */
 export async function statusError(response: HttpResponse, method: Method, clean: (text: string) => string): Promise<CodedError> {
   const { status } = response
+  const wait = retryAfterMs(response.header('retry-after'))
   const said = foreignText(clean(await explanation(response)))
-  return new CodedError(codeFor(status), `${method} ${redactUrl(response.url)}: status ${status}${said === '' ? '' : `: ${said}`}`, { status })
+  return new CodedError(codeFor(status), `${method} ${redactUrl(response.url)}: status ${status}${said === '' ? '' : `: ${said}`}`, { status, ...(wait !== undefined && { retryAfterMs: wait }) })
 }
 
 function codeFor(status: number): ErrorCode {

@@ -6,6 +6,7 @@ import type { Dispatcher } from 'undici'
 import { publish } from '../../core/diagnostics.ts'
 import { CodedError, isCoded } from '../../core/errors.ts'
 import { KiB } from '../../core/units.ts'
+import { dragonflyHeaders, isProxyError, ProxyHealth, type ProxyChoice } from './proxy.ts'
 import { redactUrl } from './redact.ts'
 import { tlsOptionsFor, type TlsChoice } from './tls.ts'
 
@@ -31,6 +32,8 @@ export interface HttpRequest {
   readonly headersTimeoutMs?: number
   /** Nobody waits for the answer; told to proxies that know the difference. */
   readonly prefetch?: boolean
+  /** Past the proxy that `TransportOptions.proxy` names: what it carries is not for others. */
+  readonly isDirect?: boolean
   readonly signal: AbortSignal
 }
 
@@ -51,6 +54,8 @@ export interface TransportOptions extends TlsChoice {
   readonly env: NodeJS.ProcessEnv
   /** A Unix socket to which all requests go, whatever their address says. */
   readonly socketPath?: string | undefined
+  /** Instead of the environment's. */
+  readonly proxy?: ProxyChoice | undefined
   /** Until a connection stands; default 15 s. */
   readonly connectTimeoutMs?: number | undefined
   /** Until an answer begins; default one minute. */
@@ -61,23 +66,68 @@ export interface TransportOptions extends TlsChoice {
 
 /** Owns the connections. */
 export class Transport implements AsyncDisposable {
-  readonly #options: TransportOptions
+  #options: TransportOptions
   readonly #dispatchers = new Map<string, Promise<Dispatcher>>()
+  #proxy: ProxyHealth | undefined
 
   constructor(options: TransportOptions) {
     this.#options = options
+    this.useProxy(options.proxy)
+  }
+
+  /** This proxy from now on; undefined: none, or the environment's. */
+  useProxy(proxy: ProxyChoice | undefined): void {
+    this.#proxy?.[Symbol.dispose]()
+    this.#options = { ...this.#options, proxy }
+    this.#proxy = proxy && new ProxyHealth(proxy, (url) => this.#answersPing(url))
   }
 
   /** One exchange. REGISTRY_UNREACHABLE when there is no answer; rejects with `signal.reason` when aborted. */
   async request(request: HttpRequest): Promise<HttpResponse> {
     request.signal.throwIfAborted()
     setMaxListeners(0, request.signal) // one signal stops many requests; Node would warn of a leak at eleven
+    const { proxy } = this.#options
+    const health = this.#proxy
+    if (proxy === undefined || health === undefined || request.isDirect === true) return await this.#exchange(request, request.url)
+    if (health.use()) {
+      const answer = await this.#throughProxy(request, { proxy, health })
+      if (answer !== undefined) return answer
+    } else if (!proxy.fallback) {
+      throw new CodedError('REGISTRY_UNREACHABLE', `${request.method} ${redactUrl(request.url)}: the proxy is ill, and fallback is off`, { reason: 'proxy' })
+    }
+    return await this.#exchange(request, request.url)
+  }
+
+  /** Undefined: ask the server itself. */
+  async #throughProxy(request: HttpRequest, { proxy, health }: { proxy: ProxyChoice; health: ProxyHealth }): Promise<HttpResponse | undefined> {
+    const url = new URL(request.url)
+    if (proxy.useHttp && url.protocol === 'https:') url.protocol = 'http:'
+    const isBlob = request.method === 'GET' && request.headers?.['range'] !== undefined
+    const mayFallBack = proxy.fallback && !isStream(request.body)
+    try {
+      const told = isBlob ? { ...request, headers: { ...request.headers, ...dragonflyHeaders({ prefetch: request.prefetch === true }) } } : request
+      const response = await this.#exchange(told, url, (reason) => health.failed(reason))
+      const isProxys = isProxyError(response.header('x-dragonfly-error-type'))
+      if (isProxys) health.failed(`status ${response.status}`)
+      if (!mayFallBack || !(isProxys || response.status >= 500)) return response
+      await response.discard()
+    } catch (error) {
+      // a deadline is the proxy's fault, a reader who left is not
+      if (request.signal.aborted && !isCoded(request.signal.reason)) throw error
+      health.failed(isCoded(error) ? String(error.context['reason'] ?? error.code) : 'no answer')
+      if (!mayFallBack || request.signal.aborted) throw error
+    }
+    return undefined
+  }
+
+  /** The request at `url`, which is its own or what a proxy is to be asked for; `broken` hears of a body that breaks off. */
+  async #exchange(request: HttpRequest, url: URL, broken?: (reason: string) => void): Promise<HttpResponse> {
     const started = performance.now()
-    const dispatcher = await this.#dispatcherFor(request.url)
+    const dispatcher = await this.#dispatcherFor(url, broken !== undefined)
     try {
       const data = await dispatcher.request({
-        origin: request.url.origin,
-        path: request.url.pathname + request.url.search,
+        origin: url.origin,
+        path: url.pathname + url.search,
         method: request.method,
         headers: { 'user-agent': 'nydus-ts', 'accept-encoding': 'identity', ...request.headers },
         // SAFETY: undici takes async iterables as bodies; its type names only Node's Readable.
@@ -86,24 +136,38 @@ export class Transport implements AsyncDisposable {
         headersTimeout: request.headersTimeoutMs ?? this.#options.headersTimeoutMs ?? HEADERS_TIMEOUT_MS,
         bodyTimeout: this.#options.bodyIdleTimeoutMs ?? BODY_IDLE_TIMEOUT_MS,
       })
-      return new Response(request, data, started)
+      return new Response(request, data, { started, broken })
     } catch (error) {
       throw unreachable(error, request)
     }
   }
 
+  async #answersPing(url: URL): Promise<boolean> {
+    const signal = AbortSignal.timeout(this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS)
+    try {
+      const response = await this.#exchange({ method: 'GET', url, signal }, url)
+      await response.discard()
+      return response.status < 400
+    } catch {
+      return false
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#proxy?.[Symbol.dispose]()
     const dispatchers = [...this.#dispatchers.values()]
     this.#dispatchers.clear()
     // destroy, not close: whoever disposes no longer waits for any answer
     for (const dispatcher of dispatchers) await (await dispatcher).destroy()
   }
 
-  #dispatcherFor(url: URL): Promise<Dispatcher> {
-    const known = this.#dispatchers.get(url.origin)
+  #dispatcherFor(url: URL, isProxied: boolean): Promise<Dispatcher> {
+    const proxyUrl = isProxied ? this.#options.proxy?.url : undefined
+    const key = `${proxyUrl ?? ''} ${url.origin}`
+    const known = this.#dispatchers.get(key)
     if (known !== undefined) {
-      this.#dispatchers.delete(url.origin) // least recently used first
-      this.#dispatchers.set(url.origin, known)
+      this.#dispatchers.delete(key) // least recently used first
+      this.#dispatchers.set(key, known)
       return known
     }
     const oldest = this.#dispatchers.keys().next()
@@ -112,23 +176,26 @@ export class Transport implements AsyncDisposable {
       this.#dispatchers.delete(oldest.value)
       void evicted?.then((dispatcher) => dispatcher.close()) // running requests finish
     }
-    const dispatcher = this.#open(url)
-    this.#dispatchers.set(url.origin, dispatcher)
-    dispatcher.catch(() => this.#dispatchers.delete(url.origin))
+    const dispatcher = this.#open(url, proxyUrl)
+    this.#dispatchers.set(key, dispatcher)
+    dispatcher.catch(() => this.#dispatchers.delete(key))
     return dispatcher
   }
 
-  async #open(url: URL): Promise<Dispatcher> {
+  async #open(url: URL, proxyUrl: string | undefined): Promise<Dispatcher> {
     const tls = url.protocol === 'https:' ? await tlsOptionsFor(url.host, this.#options) : {}
     // loaded at the first request: undici takes longer to load than a local image takes to mount
-    const { EnvHttpProxyAgent, Pool } = await import('undici')
+    const { EnvHttpProxyAgent, Pool, ProxyAgent } = await import('undici')
     const connect = { ...tls, timeout: this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS }
-    const { env, socketPath } = this.#options
-    if (socketPath !== undefined) return new Pool(url.origin, { connections: CONNECTIONS_PER_ORIGIN, connect: { ...connect, socketPath } })
-    const proxied = !isLoopback(url.hostname) && ['http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'].some((name) => (env[name] ?? '') !== '')
-    if (!proxied) return new Pool(url.origin, { connections: CONNECTIONS_PER_ORIGIN, connect })
+    const { env, socketPath, proxy } = this.#options
+    const connections = CONNECTIONS_PER_ORIGIN
+    if (socketPath !== undefined) return new Pool(url.origin, { connections, connect: { ...connect, socketPath } })
+    // no tunnel for plain HTTP: a proxy that shares blobs has to see them
+    if (proxyUrl !== undefined) return new ProxyAgent({ uri: proxyUrl, proxyTunnel: false, connections, requestTls: connect, proxyTls: { timeout: connect.timeout } })
+    const isProxied = proxy === undefined && !isLoopback(url.hostname) && ['http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'].some((name) => (env[name] ?? '') !== '')
+    if (!isProxied) return new Pool(url.origin, { connections, connect })
     return new EnvHttpProxyAgent({
-      connections: CONNECTIONS_PER_ORIGIN, connect, requestTls: tls,
+      connections, connect, requestTls: tls,
       httpProxy: env['http_proxy'] ?? env['HTTP_PROXY'] ?? '',
       httpsProxy: env['https_proxy'] ?? env['HTTPS_PROXY'] ?? '',
       noProxy: env['no_proxy'] ?? env['NO_PROXY'] ?? '',
@@ -141,19 +208,25 @@ export function isLoopback(hostname: string): boolean {
   return hostname === 'localhost' || hostname === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(hostname)
 }
 
+function isStream(body: HttpRequest['body']): boolean {
+  return typeof body === 'object' && !(body instanceof Uint8Array)
+}
+
 class Response implements HttpResponse {
   readonly status: number
   readonly url: URL
   readonly #request: HttpRequest
   readonly #data: Dispatcher.ResponseData
   readonly #started: number
+  readonly #broken: ((reason: string) => void) | undefined
 
-  constructor(request: HttpRequest, data: Dispatcher.ResponseData, started: number) {
+  constructor(request: HttpRequest, data: Dispatcher.ResponseData, { started, broken }: { readonly started: number; readonly broken: ((reason: string) => void) | undefined }) {
     this.status = data.statusCode
     this.url = request.url
     this.#request = request
     this.#data = data
     this.#started = started
+    this.#broken = broken
     data.body.on('error', () => {}) // whoever iterates gets it; nobody may have begun to
   }
 
@@ -170,6 +243,7 @@ class Response implements HttpResponse {
         yield chunk
       }
     } catch (error) {
+      if (!this.#request.signal.aborted || isCoded(this.#request.signal.reason)) this.#broken?.('the answer broke off')
       throw unreachable(error, this.#request)
     } finally {
       this.#done(bytes)

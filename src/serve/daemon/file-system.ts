@@ -28,6 +28,7 @@ export function imageFileSystem(image: RafsImage): FileSystem {
     view,
     hasXattr: view.hasXattr,
     image,
+    readDeadlineMs: image.readDeadlineMs,
     share: () => ({ kind: 'rafs', image: image.share() }),
     readInto: (nid, offset, target, options) => image.readInto(view.inode(nid), offset, target, options),
     close: () => image.close(),

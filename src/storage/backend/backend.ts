@@ -21,6 +21,14 @@ export interface BlobReader {
   read(offset: number, length: number, options: ReadOptions): Promise<Uint8Array>
 }
 
+/** What may change while an image is served; what is left out stays. */
+export interface BackendChange {
+  /** base64 of `user:password`; empty: look in docker's files (again). */
+  readonly registryAuth?: string
+  /** Empty: none. */
+  readonly proxyUrl?: string
+}
+
 export interface BlobBackend {
   /** As the metrics API prints it: `localfs`, `registry` ... */
   readonly type: string
@@ -28,6 +36,8 @@ export interface BlobBackend {
   readonly isLocal?: boolean
   /** Never touches the network: a blob that does not exist shows at the first read. */
   open(blobId: string): BlobReader
+  /** Other credentials or another proxy from now on, for backends that have any. CONFIG_INVALID for values that cannot be used. */
+  reconfigure?(change: BackendChange): void
   /** Frees descriptors and connections; reads under way may fail. */
   close(): Promise<void>
 }

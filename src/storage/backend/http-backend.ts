@@ -80,7 +80,7 @@ export class HttpBackend implements BlobBackend {
     return size
   }
 
-  async #read(blobId: string, offset: number, { length, ...options }: ReadOptions & { readonly length: number }): Promise<Uint8Array> {
+  async #read(blobId: string, offset: number, { length, progress, ...options }: ReadOptions & { readonly length: number }): Promise<Uint8Array> {
     const answer = await this.#ask('GET', blobId, { ...options, range: `bytes=${offset}-${offset + length - 1}` })
     const wrong = async (what: string): Promise<never> => {
       await answer.discard()
@@ -102,9 +102,9 @@ export class HttpBackend implements BlobBackend {
       const rest = part.subarray(skipped, skipped + length - filled)
       bytes.set(rest, filled)
       filled += rest.length
+      await progress?.(bytes, filled)
       if (isExact && part.length > rest.length) return await wrong('more')
       if (filled === length && !isExact) return bytes
-      await options.progress?.(bytes, filled)
     }
     return filled === length ? bytes : await wrong(`${filled} bytes`)
   }

@@ -60,4 +60,51 @@ describe('reliable', () => {
     await expect(reading).rejects.toThrow('gone')
     expect(backend.requests).toHaveLength(1)
   })
+
+  it('goes on for as long as its patience lasts, however many attempts that are, and no longer', async () => {
+    let time = 0
+    const patient = made({ retries: 0, patienceMs: 10_000, now: () => time, sleep: async (ms) => { time += ms } })
+    patient.backend.before = failing(Number.POSITIVE_INFINITY, new CodedError('STORAGE_UNREACHABLE', 'down'))
+    await expect(patient.reader.read(0, 1, { signal })).rejects.toMatchObject({ code: 'STORAGE_UNREACHABLE' })
+    expect(time).toBeGreaterThan(8000)
+    expect(time).toBeLessThanOrEqual(10_000)
+    expect(patient.backend.requests.length).toBeGreaterThan(8)
+  })
+
+  it('tries a refusal three times more, for credentials change', async () => {
+    const refused = made({ retries: 0, patienceMs: 10_000 })
+    refused.backend.before = failing(3, new CodedError('STORAGE_DENIED', 'expired'))
+    expect(await refused.reader.read(0, 1, { signal })).toHaveLength(1)
+    expect(refused.pauses).toEqual([300, 600, 1200])
+    refused.backend.before = failing(9, new CodedError('STORAGE_NOT_FOUND', 'gone'))
+    await expect(refused.reader.read(0, 1, { signal })).rejects.toMatchObject({ code: 'STORAGE_NOT_FOUND' })
+    expect(refused.backend.requests).toHaveLength(8)
+  })
+
+  it('leaves a server alone for as long as that asks, for all readers', async () => {
+    let time = 0
+    const { backend, pauses, reader } = made({ retries: 0, patienceMs: 14_000, now: () => time, sleep: async (ms) => { pauses.push(ms); time += ms } })
+    backend.before = failing(1, new CodedError('STORAGE_UNREACHABLE', 'busy', { status: 429, retryAfterMs: 3000 }))
+    await reader.read(0, 1, { signal })
+    expect(pauses).toEqual([3000])
+    backend.before = failing(1, new CodedError('STORAGE_UNREACHABLE', 'busy', { status: 429, retryAfterMs: 60_000 }))
+    await expect(reader.read(0, 1, { signal })).rejects.toMatchObject({ code: 'STORAGE_UNREACHABLE' })
+    expect(time).toBe(3000)
+  })
+
+  it('lets a slow answer go on for as long as bytes arrive, but not a trickle', async () => {
+    const { backend, reader } = made({ retries: 0, timeoutMs: 400 })
+    const sizes: number[] = []
+    backend.pace = async (progress) => { for (let i = 1; i <= 4; i++) { await new Promise((resolve) => { setTimeout(resolve, 220) }); await progress(new Uint8Array(0), i * 100_000) } }
+    await reader.read(0, 1, { signal, progress: (_, filled) => { sizes.push(filled) } })
+    expect(sizes).toEqual([100_000, 200_000, 300_000, 400_000])
+    backend.pace = async (progress) => { for (let i = 1; i <= 50; i++) { await new Promise((resolve) => { setTimeout(resolve, 40) }); await progress(new Uint8Array(0), i) } }
+    await expect(reader.read(0, 1, { signal })).rejects.toMatchObject({ code: 'STORAGE_UNREACHABLE', message: expect.stringMatching(/fewer than \d+ bytes within 400 ms/) })
+  })
+
+  it('does not count the time in which the reader holds the bytes up', async () => {
+    const { backend, reader } = made({ retries: 0, timeoutMs: 50 })
+    backend.pace = async (progress) => { await progress(new Uint8Array(0), 1) }
+    expect(await reader.read(0, 1, { signal, progress: () => new Promise((resolve) => { setTimeout(resolve, 200) }) })).toHaveLength(1)
+  })
 })
