@@ -1,5 +1,5 @@
-// Data through FUSE: sequential reads of 128 KiB and 1 MiB, random reads of 4 KiB, from nothing (cold), from the blob cache (dropped) and from the
-// page cache (hot), beside upstream's daemon. Needs fio.
+// Data through FUSE: sequential reads of 128 KiB and 1 MiB, random reads of 4 KiB by one and by eight readers, from nothing (cold), from the blob
+// cache (dropped) and from the page cache (hot), beside upstream's daemon. Needs fio.
 //   NYDUS_PEER_NYDUSD=/path/of/nydusd [BENCH_ROUNDS=5] node bench/run.mjs serve/fuse-read
 
 import { randomBytes } from 'node:crypto'
@@ -11,6 +11,7 @@ const MIB = 256
 const fio = (name: string, pattern: string, block: string, more = ''): string => `fio --name=${name} --filename=big --readonly --rw=${pattern} --bs=${block} --ioengine=psync --output=/dev/null ${more}`
 const COMMANDS: Readonly<Record<string, string>> = {
   'sequential 1M': fio('s', 'read', '1m'), 'sequential 128K': fio('s', 'read', '128k'), 'random 4K': fio('r', 'randread', '4k', '--io_size=64m --randseed=1'),
+  'random 4K x8': fio('r', 'randread', '4k', '--numjobs=8 --group_reporting --io_size=8m --randseed=1'),
 }
 
 delete process.env['BENCH_TREE']

@@ -1,7 +1,7 @@
 // What the benches of serve/ share: an image made from a tree, daemons (ours and, given NYDUS_PEER_NYDUSD, upstream's) on it in turn, their CPU time,
 // page caches dropped or hot. Needs root.
 
-import { execFileSync, spawn } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -20,7 +20,7 @@ export const servers: readonly Server[] = [
 export class Stage implements Disposable {
   readonly path = mkdtempSync(path.join(tmpdir(), 'nydus-bench-'))
   readonly mountpoint = path.join(this.path, 'mnt')
-  readonly #boot = path.join(this.path, 'boot')
+  readonly bootstrap = path.join(this.path, 'boot')
 
   /** Builds an image of BENCH_TREE, or of what `makeTree` puts into a directory. */
   constructor(makeTree: (directory: string) => void) {
@@ -32,17 +32,23 @@ export class Stage implements Disposable {
       makeTree(tree)
     }
     mkdirSync(path.join(this.path, 'blobs'))
-    execFileSync(path.join(ROOT, 'bin/nydus-image'), ['create', '--bootstrap', this.#boot, '--blob-dir', path.join(this.path, 'blobs'), '--compressor', 'lz4_block', tree], { stdio: 'ignore' })
+    execFileSync(path.join(ROOT, 'bin/nydus-image'), ['create', '--bootstrap', this.bootstrap, '--blob-dir', path.join(this.path, 'blobs'), '--compressor', 'lz4_block', tree], { stdio: 'ignore' })
   }
 
-  /** Starts `server` with a cache directory of its own, calls `use` with its process id, ends it. */
-  serve<T>(server: Server, use: (pid: number) => T): T {
+  /** Writes the configuration for `server`, with a cache directory of its own; its path. */
+  config(server: Server): string {
     const config = path.join(this.path, `${server.name}.json`)
     writeFileSync(config, JSON.stringify({
       device: { backend: { type: 'localfs', config: { dir: path.join(this.path, 'blobs') } }, cache: { type: 'blobcache', config: { work_dir: path.join(this.path, `cache-${server.name}`) } } },
       mode: 'direct', enable_xattr: true, fs_prefetch: { enable: false },
     }))
-    const daemon = spawn(server.program, ['--bootstrap', this.#boot, '--config', config, '--mountpoint', this.mountpoint, ...server.args], { stdio: 'ignore' })
+    return config
+  }
+
+  /** Starts `server`, calls `use` with its process id, ends it. */
+  serve<T>(server: Server, use: (pid: number) => T): T {
+    const config = this.config(server)
+    const daemon = spawn(server.program, ['--bootstrap', this.bootstrap, '--config', config, '--mountpoint', this.mountpoint, ...server.args], { stdio: 'ignore' })
     try {
       waitFor(() => isMounted(this.mountpoint))
       return use(daemon.pid!)
@@ -99,6 +105,10 @@ export function compare(bench: string, stage: Stage, run: (pid: number) => Recor
 export function waitFor(condition: () => boolean): void {
   const sleeper = new Int32Array(new SharedArrayBuffer(4))
   for (const end = performance.now() + 30_000; !condition(); Atomics.wait(sleeper, 0, 0, 2)) if (performance.now() > end) throw new Error('waited for 30 s')
+}
+
+export function apiReady(socket: string): boolean {
+  return existsSync(socket) && spawnSync('curl', ['-sSf', '--unix-socket', socket, 'http://localhost/api/v1/daemon'], { stdio: 'ignore' }).status === 0
 }
 
 export function isMounted(mountpoint: string): boolean {
