@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mount.h>
+#include <sys/uio.h>
 #include <time.h>
 
 enum { KIND_SESSION = 0, KIND_WAKE_UP = 1 };
@@ -39,18 +40,32 @@ static int write_all(int fd, const void *bytes, size_t length) {
   return written < 0 ? -errno : 0;
 }
 
-// A file that cannot give the bytes makes an EIO, or with `keep` no reply at all (-ENODATA): never a short reply, never other bytes.
-static int write_file_reply(int fd, const uint8_t *header, size_t header_length, int file, int64_t offset, size_t length, bool keep) {
+// preadv2(2): glibc has it from 2.26 on, the kernel since 4.6.
+static ssize_t read_at(int file, const struct iovec *part, int64_t offset, int flags) {
+  return syscall(SYS_preadv2, file, part, 1, (unsigned long)offset, (unsigned long)((uint64_t)offset >> 32), flags);
+}
+
+// What a reply may do when its file does not give the bytes at once. Never a short reply, never other bytes.
+typedef enum {
+  ANSWER_EIO,  // a file that lacks the bytes is an EIO
+  TELL_LOSS,   // that is no reply but -ENODATA
+  NEVER_WAIT,  // so too; and bytes that are not in memory are not waited for: -EAGAIN
+} Manner;
+
+static int write_file_reply(int fd, const uint8_t *header, size_t header_length, int file, int64_t offset, size_t length, Manner manner) {
   if (header_length < sizeof(struct fuse_out_header) || header_length > MAX_HEADER || offset < 0) return -EINVAL;
   bool complete = reserve_reply(header_length + length);
   if (complete) memcpy(reply_buffer, header, header_length);
   for (size_t done = 0; complete && done < length;) {
-    ssize_t size = pread(file, reply_buffer + header_length + done, length - done, offset + (int64_t)done);
+    struct iovec part = {.iov_base = reply_buffer + header_length + done, .iov_len = length - done};
+    // a file system that cannot tell (EOPNOTSUPP) is taken for one that waits
+    ssize_t size = read_at(file, &part, offset + (int64_t)done, manner == NEVER_WAIT ? RWF_NOWAIT : 0);
     if (size > 0) done += (size_t)size;
+    else if (size < 0 && manner == NEVER_WAIT && (errno == EAGAIN || errno == EOPNOTSUPP)) return -EAGAIN;
     else if (size == 0 || errno != EINTR) complete = false;
   }
   if (complete) return write_all(fd, reply_buffer, header_length + length);
-  if (keep) return -ENODATA;
+  if (manner != ANSWER_EIO) return -ENODATA;
   struct fuse_out_header failure;
   memcpy(&failure, header, sizeof failure);
   failure.len = sizeof failure;
@@ -58,10 +73,10 @@ static int write_file_reply(int fd, const uint8_t *header, size_t header_length,
   return write_all(fd, &failure, sizeof failure);
 }
 
-static int write_reply(int fd, const uint8_t *header, size_t header_length, int file, int64_t offset, int64_t length, bool keep) {
+static int write_reply(int fd, const uint8_t *header, size_t header_length, int file, int64_t offset, int64_t length, Manner manner) {
   int result = file < 0 ? write_all(fd, header, header_length)
     : length < 0 || length > INT_MAX ? -EINVAL
-    : write_file_reply(fd, header, header_length, file, offset, (size_t)length, keep);
+    : write_file_reply(fd, header, header_length, file, offset, (size_t)length, manner);
   return result == -ENOENT ? 0 : result; // the request was interrupted: nobody waits for this reply
 }
 
@@ -117,6 +132,13 @@ static bool deliver(Delivery *delivery, uint64_t data) {
   return true;
 }
 
+// All that waits in one session.
+static void drain(Delivery *delivery, uint64_t data) {
+  while (delivery->count < delivery->capacity && deliver(delivery, data)) {
+    if (delivery->rows[REQUEST_COLUMNS * delivery->count - 1] < 0) break; // it ended: it would say so for ever
+  }
+}
+
 static int64_t now_ms(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
@@ -159,30 +181,35 @@ static napi_value exchange(napi_env env, napi_callback_info info) {
     return number(env, -EINVAL);
   }
 
-  const bool keep = errors.length > 1;
+  const Manner manner = errors.length > 2 ? NEVER_WAIT : errors.length > 1 ? TELL_LOSS : ANSWER_EIO;
   int answered = -1;
-  bool kept = false;
+  bool lost = false;
   for (int32_t i = 0; i < reply_count; i++) {
     int32_t *row = replies.data + REPLY_COLUMNS * i;
     const size_t at = (uint32_t)row[1], length = (uint32_t)row[2];
     const int64_t file_offset = (int64_t)((uint64_t)(uint32_t)row[5] << 32 | (uint32_t)row[4]);
-    const int sent = at > out.length || length > out.length - at ? -EINVAL : write_reply(row[0], out.data + at, length, row[3], file_offset, row[6], keep);
-    if (sent == -ENODATA && keep) {
+    const int sent = at > out.length || length > out.length - at ? -EINVAL : write_reply(row[0], out.data + at, length, row[3], file_offset, row[6], manner);
+    if (sent == -EAGAIN && manner == NEVER_WAIT && row[3] >= 0) {
+      errors.data[2] = reply_count - i;
+      return number(env, 0);
+    }
+    if (sent == -ENODATA && manner != ANSWER_EIO) {
       row[2] = 0;
       errors.data[1]++;
-      kept = true;
+      lost = true;
     } else if (sent < 0) {
       errors.data[0]++;
     }
     answered = row[0];
   }
-  if (kept) return number(env, 0); // the caller answers them in another way, before anything else
+  if (lost) return number(env, 0); // the caller answers them in another way, before anything else
 
   const size_t slots = input.length / (size_t)slot, rows = requests.length / REQUEST_COLUMNS;
   Delivery delivery = {.rows = requests.data, .capacity = (int32_t)(slots < rows ? slots : rows), .input = input.data, .slot = (size_t)slot};
   int result = 0;
   const bool direct = answered >= 0 && latest.set == set && event_fd(latest.data) == answered && ++latest.turns % FAIRNESS != 0;
-  if (!direct || !deliver(&delivery, latest.data)) result = wait_and_deliver(set, &delivery, timeout_ms);
+  if (direct) drain(&delivery, latest.data);
+  if (delivery.count == 0) result = wait_and_deliver(set, &delivery, timeout_ms);
   return number(env, delivery.count > 0 ? delivery.count : result);
 }
 
@@ -196,8 +223,6 @@ static napi_value wait_set_add(napi_env env, napi_callback_info info) {
   int set = call_int32(&call, 0), fd = call_int32(&call, 1), cookie = call_int32(&call, 2), kind = call_int32(&call, 3);
   if (call.failed) return NULL;
   if (cookie < 0 || (kind != KIND_SESSION && kind != KIND_WAKE_UP)) return number(env, -EINVAL);
-  // Not EPOLLEXCLUSIVE: a request then wakes one worker, mostly on an idle processor, and waits for that one to leave its idle state. When all
-  // are woken, one runs where the client just went to sleep: a third of the round trip, and less CPU time (bench/serve/fuse-metadata, lstat).
   struct epoll_event event = {.events = EPOLLIN, .data.u64 = event_data(fd, cookie, kind)};
   return result_of(env, epoll_ctl(set, EPOLL_CTL_ADD, fd, &event));
 }
@@ -227,7 +252,7 @@ static napi_value fuse_reply(napi_env env, napi_callback_info info) {
   Bytes header = call_bytes(&call, 1);
   int file = call_int32(&call, 2);
   int64_t offset = call_int64(&call, 3), length = call_int64(&call, 4);
-  return call.failed ? NULL : number(env, write_reply(fd, header.data, header.length, file, offset, length, false));
+  return call.failed ? NULL : number(env, write_reply(fd, header.data, header.length, file, offset, length, ANSWER_EIO));
 }
 
 static napi_value fuse_mount(napi_env env, napi_callback_info info) {

@@ -121,7 +121,7 @@ export interface NativeAddon {
   eventSignal(fd: number): number
   /**
    * Writes `replyCount` replies, then waits until something is readable and delivers up to as many requests as fit: one of each ready session.
-   * After a reply the same session is read first (mostly its client has asked again by then), and every 16th time all are asked.
+   * After a reply the same session is read first, for all that waits there (mostly its client has asked again by then), and every 16th time all are asked.
    * replies: [fd, offset in `out`, length, fd to take file bytes from or -1, file offset low, file offset high, file length] a row; a row with a file appends those bytes
    *          after the reply's header (whose length field already counts them) straight from the file, without crossing JavaScript. A file that
    *          cannot be read, or ends before, makes the reply an EIO.
@@ -131,6 +131,8 @@ export interface NativeAddon {
    * (-22: a buffer is too small). `timeoutMs` -1 waits for ever. Any number of threads may wait on one set.
    * A reply refused with ENOENT (the request was interrupted) is ignored, other errors count in `errors[0]`. With `errors` of two numbers a
    * reply whose file lacks the bytes is not sent as EIO: it counts in `errors[1]`, its row's length becomes 0, and the call returns 0 at once.
+   * With three numbers no file is waited for either: when a reply's bytes are not in memory the call returns 0 at once, and `errors[2]` is the number of
+   * replies, from that one on, that are not written.
    */
   exchange(set: number, out: Uint8Array, replies: Int32Array, replyCount: number, input: Uint8Array, slot: number, requests: Int32Array, timeoutMs: number, errors: Int32Array): number
   /** One reply from any thread (misses): writes bytes, or header plus file bytes as in `exchange`. 0 (also when nobody waits for it) or a negative errno. Notifications have unique 0. */

@@ -14,6 +14,7 @@ import { FileSystemTable } from '../fuse/file-system-table.ts'
 import type { Extents, ServedFileSystem } from '../fuse/served-file-system.ts'
 import { S_IFREG } from '../../format/erofs/inode.ts'
 import { type LoopEnvironment, serveLoop } from './loop.ts'
+import { createLeadershipMemory } from './leadership.ts'
 import { type FromWorker, type SharedFileSystem, type ToWorker, WAKE_UP } from './messages.ts'
 
 const SESSION = 4
@@ -49,8 +50,9 @@ function readRequest(unique: number): Uint8Array {
   }), body])
 }
 
-function play(image: ServedFileSystem, script: Row[][], messages: ToWorker[], { late = false, meanwhile = (_exchange: number): ToWorker[] => [] } = {}): { posted: FromWorker[]; replies: Int32Array[]; outputs: Uint8Array[]; removed: number[]; closed: number; closedAfter: number } {
-  const result = { posted: [] as FromWorker[], replies: [] as Int32Array[], outputs: [] as Uint8Array[], removed: [] as number[], closed: 0, closedAfter: 0 }
+function play(image: ServedFileSystem, script: Row[][], messages: ToWorker[], { late = false, cold = false, meanwhile = (_exchange: number): ToWorker[] => [] } = {}): { posted: FromWorker[]; replies: Int32Array[]; outputs: Uint8Array[]; removed: number[]; led: boolean[]; closed: number; closedAfter: number } {
+  const result = { posted: [] as FromWorker[], replies: [] as Int32Array[], outputs: [] as Uint8Array[], removed: [] as number[], led: [] as boolean[], closed: 0, closedAfter: 0 }
+  const leadership = createLeadershipMemory()
   const inbox = late ? [] : [...messages]
   let exchanges = 0
   const keep = (rows: Int32Array, output: Uint8Array): void => {
@@ -67,6 +69,11 @@ function play(image: ServedFileSystem, script: Row[][], messages: ToWorker[], { 
       return 0
     },
     exchange(_set, output, replies, count, input, slot, requests, _timeout, errors) {
+      result.led.push(new Int32Array(leadership)[0] === 1)
+      if (cold && count > 0 && errors.length > 2) {
+        errors[2] = count
+        return 0
+      }
       keep(replies.subarray(0, count * 7), output)
       for (let at = 0; at < count * 7; at += 7) {
         if (replies[at + 3]! < 0 || replies[at + 4]! + replies[at + 6]! <= FILE_LENGTH || replies[at + 5] !== 0) continue
@@ -88,7 +95,7 @@ function play(image: ServedFileSystem, script: Row[][], messages: ToWorker[], { 
   serveLoop({
     // SAFETY: the loop uses these calls only.
     native: fake as LoopEnvironment['native'],
-    start: { thread: 0, waitSet: 0, counters: createCounterMemory(1), mountsVersion, owner: { uid: 0, gid: 0 } },
+    start: { thread: 0, waitSet: 0, leadership, counters: createCounterMemory(1), mountsVersion, owner: { uid: 0, gid: 0 } },
     receive: () => inbox.shift(),
     post: (message) => result.posted.push(message),
     open: () => ({ ...image, close() { result.closed++; result.closedAfter = result.replies.length } }),
@@ -125,6 +132,13 @@ describe('the worker loop', () => {
     const one = play(imageOf((extents) => { extents.push(file, 8, 6); return true }), [[{ request: readRequest(9) }], [], [{ wakeUp: true }]], introduction)
     for (const { posted } of [several, one]) expect(posted).toMatchObject([{ kind: 'miss', session: SESSION, miss: { uniqueLow: 9, nid: 1, offset: 0, length: 6 } }])
     expect([several.replies.length, one.replies.length]).toEqual([0, 1]) // the scripted kernel refuses the one that it was given
+  })
+
+  it('hands the lead on before it waits for the disk, and takes it again afterwards', () => {
+    const { replies, outputs, led } = play(imageOf((extents) => { extents.push(file, 0, 6); return true }), [[{ request: readRequest(9) }], [], [{ wakeUp: true }]], introduction, { cold: true })
+    expect(led).toEqual([true, true, false, true])
+    expect(replies).toHaveLength(1)
+    expect(outHeader.decode(outputs[0]!)).toMatchObject({ uniqueLow: 9, error: 0 })
   })
 
   it('hands a miss on and goes on with the next request', () => {

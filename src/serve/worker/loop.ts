@@ -1,8 +1,9 @@
-// A worker's life: one native call writes the replies of the last round, waits on all sessions and brings the next requests. Whatever is
-// in the image's metadata or ready in a cache file is answered here; anything else goes to the main thread as a miss. The loop never
-// returns to the event loop, so messages are read when the wake-up says so.
+// A worker's life: one native call writes the replies of the last round, waits on all sessions and, while this worker leads (leadership.ts),
+// brings the next requests. Whatever is in the image's metadata or ready in a cache file is answered here; anything else goes to the main
+// thread as a miss. The loop never returns to the event loop, so messages are read when the wake-up says so.
 
 import type { MessagePort } from 'node:worker_threads'
+import { KiB } from '../../core/units.ts'
 import type { NativeAddon } from '../../native/addon.ts'
 import { outHeader } from '../../wire/fuse/header.ts'
 import { OperationCounters } from '../counters.ts'
@@ -10,6 +11,7 @@ import { ERRNO, errnoOf } from '../errno.ts'
 import { REPLY_SLOT, REQUEST_SLOT } from '../fuse/connection.ts'
 import { FuseCore, OUTCOME } from '../fuse/core.ts'
 import { FileSystemTable } from '../fuse/file-system-table.ts'
+import { Leadership } from './leadership.ts'
 import { type FromWorker, type SharedFileSystem, type ToWorker, WAKE_UP, type WorkerMount, type WorkerStart } from './messages.ts'
 import type { OpenFileSystem } from './open-shared.ts'
 
@@ -20,6 +22,11 @@ const OUTPUT = BATCH * REPLY_SLOT
 const REPLY_COLUMNS = 7
 /** Of a reply row: its length, which the native call sets to 0 when the file lacks the bytes. */
 const REPLY_LENGTH = 2
+const FILE_LENGTH = 6
+/** LIMIT: file bytes of one reply from which copying them takes as long as a handful of other requests. */
+const LONG_READ = 128 * KiB
+/** LIMIT: as many requests at once are more than one client's: another worker helps. */
+const CROWD = 3
 const REQUEST_COLUMNS = 4
 const REPLY_ALIGNMENT = 8
 const WORD = 2 ** 32
@@ -56,33 +63,62 @@ class WorkerLoop {
   readonly #replies = new Int32Array(BATCH * REPLY_COLUMNS)
   /** The request row that each reply belongs to. */
   readonly #answers = new Int32Array(BATCH)
-  /** See NativeAddon.exchange: refused replies, replies whose file lacks the bytes. */
-  readonly #errors = new Int32Array(2)
+  readonly #leadership: Leadership
+  /** See NativeAddon.exchange: refused replies, replies whose file lacks the bytes, replies not written since they had to wait. */
+  readonly #errors = new Int32Array(3)
+  readonly #errorsWaiting = this.#errors.subarray(0, 2)
   readonly #mountsVersion: Int32Array
   #seenMounts = 0
   #replyCount = 0
   #replyAt = 0
+  /** Whether what is to be written may take long. */
+  #long = false
   #stopped = false
 
   constructor(environment: LoopEnvironment) {
     this.#env = environment
     this.#counters = new OperationCounters(environment.start.counters, environment.start.thread)
     this.#mountsVersion = new Int32Array(environment.start.mountsVersion)
+    this.#leadership = new Leadership(environment.start.leadership, environment.start.thread)
   }
 
   run(): void {
-    const { native, start } = this.#env
-    this.#readMessages()
-    while (!this.#stopped) {
-      const count = native.exchange(start.waitSet, this.#output, this.#replies, this.#replyCount, this.#input, REQUEST_SLOT, this.#requests, -1, this.#errors)
-      if (this.#errors[1] !== 0) this.#missLost()
-      this.#replyCount = 0
-      this.#replyAt = 0
-      if (count < 0 && count !== -ERRNO.EINTR) throw new Error(`the wait set broke: errno ${-count}`)
-      this.#serve(count)
+    const onCall = (): { ends: boolean } => {
+      this.#readMessages()
+      return { ends: this.#stopped }
     }
+    for (onCall(); !this.#stopped;) {
+      if (!this.#leadership.leads && this.#replyCount === 0) this.#leadership.follow(onCall)
+      else this.#serve(this.#exchange())
+    }
+    this.#leadership.handOn()
     this.#flush()
     for (const session of this.#sessions.values()) closeAll(session)
+  }
+
+  // Who does not lead writes its replies, takes what is there already, and does not wait.
+  #exchange(): number {
+    const { native, start } = this.#env
+    if (this.#long) this.#leadership.handOn()
+    const { leads } = this.#leadership
+    const count = native.exchange(start.waitSet, this.#output, this.#replies, this.#replyCount, this.#input, REQUEST_SLOT, this.#requests,
+      leads ? -1 : 0, leads ? this.#errors : this.#errorsWaiting)
+    if (count < 0 && count !== -ERRNO.EINTR) throw new Error(`the wait set broke: errno ${-count}`)
+    if (this.#errors[1] !== 0) this.#missLost()
+    this.#long = this.#errors[2] !== 0
+    if (this.#long) this.#keepLast(this.#errors[2]!)
+    else this.#replyCount = this.#replyAt = 0
+    if (count >= CROWD) this.#leadership.handOn()
+    return count
+  }
+
+  // Replies that have to wait for the disk stay for the next exchange, when somebody else leads.
+  #keepLast(count: number): void {
+    const from = this.#replyCount - count
+    this.#replies.copyWithin(0, from * REPLY_COLUMNS, this.#replyCount * REPLY_COLUMNS)
+    this.#answers.copyWithin(0, from, this.#replyCount)
+    this.#replyCount = count
+    this.#errors[2] = 0
   }
 
   #serve(count: number): void {
@@ -111,7 +147,9 @@ class WorkerLoop {
     const { core } = session
     const outcome = core.handle(at, length, this.#replyAt)
     // One extent is spliced by the native call; several are put together here.
-    const lost = outcome === OUTCOME.file && core.extents.count > 1 && !this.#copy(core)
+    const scattered = outcome === OUTCOME.file && core.extents.count > 1
+    if (scattered) this.#leadership.handOn()
+    const lost = scattered && !this.#copy(core)
     if (lost) core.asMiss(at, length)
     if (lost || outcome === OUTCOME.miss) {
       this.#env.post({ kind: 'miss', session: cookie, miss: { ...core.miss }, at: performance.timeOrigin + from })
@@ -139,7 +177,8 @@ class WorkerLoop {
     this.#replies[row + 3] = spliced ? fds[0]! : -1
     this.#replies[row + 4] = offset % WORD | 0
     this.#replies[row + 5] = offset / WORD
-    this.#replies[row + 6] = spliced ? lengths[0]! : 0
+    this.#replies[row + FILE_LENGTH] = spliced ? lengths[0]! : 0
+    if (this.#replies[row + FILE_LENGTH]! >= LONG_READ) this.#long = true
     this.#replyAt += length + REPLY_ALIGNMENT - 1 & -REPLY_ALIGNMENT
   }
 

@@ -11,6 +11,8 @@ import type { Step } from '../fuse/mount-tree.ts'
 export interface WorkerStart {
   readonly thread: number
   readonly waitSet: number
+  /** See leadership.ts. */
+  readonly leadership: SharedArrayBuffer
   readonly counters: SharedArrayBuffer
   /** One Int32: raised with every message about mounts. A worker that sees it changed reads its messages before it serves what it has just read. */
   readonly mountsVersion: SharedArrayBuffer

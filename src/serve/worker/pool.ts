@@ -8,6 +8,7 @@ import { createCounterMemory } from '../counters.ts'
 import type { Owner } from '../fuse/attributes.ts'
 import type { Miss } from '../fuse/core.ts'
 import type { FuseSession } from '../session.ts'
+import { callAll, createLeadershipMemory } from './leadership.ts'
 import { type FromWorker, type ToWorker, WAKE_UP, type WorkerMount, type WorkerStart } from './messages.ts'
 
 /** LIMIT: a worker answers a wake-up between two requests; one that has not after this long is stuck in a system call and is left behind. */
@@ -30,6 +31,7 @@ interface Member { readonly worker: Worker; readonly waitSet: number; readonly w
 export class WorkerPool {
   /** Counters of all workers, and in the last block those of the main thread (misses). */
   readonly counters: SharedArrayBuffer
+  readonly #leadership = createLeadershipMemory()
   readonly #listener: PoolListener
   readonly #threads: number
   readonly #owner: Owner
@@ -101,7 +103,7 @@ export class WorkerPool {
     const waitSet = native().waitSetCreate()
     const wakeUp = native().eventCreate()
     native().waitSetAdd(waitSet, wakeUp, WAKE_UP, 1)
-    const workerData: WorkerStart = { thread, waitSet, counters: this.counters, mountsVersion: this.#mountsVersion, owner: this.#owner }
+    const workerData: WorkerStart = { thread, waitSet, leadership: this.#leadership, counters: this.counters, mountsVersion: this.#mountsVersion, owner: this.#owner }
     const worker = new Worker(new URL('./thread.js', import.meta.url), { workerData })
     worker.on('message', (message: FromWorker) => this.#hear(thread, message))
     worker.on('error', (error) => this.#fail(error instanceof Error ? error : new Error(String(error))))
@@ -119,17 +121,21 @@ export class WorkerPool {
   }
 
   #broadcast(message: ToWorker): void {
-    for (const { worker, wakeUp } of this.#members) {
-      post(worker, message)
-      native().eventSignal(wakeUp)
-    }
+    for (const { worker } of this.#members) post(worker, message)
+    this.#wakeAll()
   }
 
   // Posted first, then announced: a worker that sees the new version finds the message.
   #broadcastMount(message: ToWorker): void {
     for (const { worker } of this.#members) post(worker, message)
     Atomics.add(new Int32Array(this.#mountsVersion), 0, 1)
+    this.#wakeAll()
+  }
+
+  // The leader waits in its wait set, the others for a call.
+  #wakeAll(): void {
     for (const { wakeUp } of this.#members) native().eventSignal(wakeUp)
+    callAll(this.#leadership)
   }
 
   #untilAll(key: string): Promise<void> {
