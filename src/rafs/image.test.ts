@@ -361,7 +361,7 @@ describe('prefetch', () => {
     const backend = backendOf('v6-small-none')
     const image = await open('v6-small-none', backend, { amplifyBytes: 0 })
     const { path: file } = filesOf('v6-small-none')[0]!
-    await prefetchImage(image, { config: { threads: 1, batchSize: 1, bandwidthLimit: 0, prefetchAll: false }, files: [file, '/does/not/exist'], signal })
+    await prefetchImage(image, { config: { threads: 1, batchSize: 1, bandwidthLimit: 0, prefetchAll: false }, files: [file, '/does/not/exist'].map((path) => ({ path, range: undefined })), signal })
     const inode = resolvePath(image.view, file)
     expect(image.locate(inode, 0, inode.size, { push() {} })).toBe(true)
     expect(backend.requests.filter(({ prefetch }) => prefetch).length).toBeGreaterThan(0)

@@ -57,6 +57,8 @@ export class RafsImage {
   readonly view: BootstrapView
   readonly backendMetrics: BackendMetrics
   readonly cacheMetrics: BlobcacheMetrics
+  /** What is known of the way to the backend. */
+  readonly link: LinkEstimate
   readonly #bootstrap: OpenBootstrap
   readonly #backend: BlobBackend
   readonly #blobs: readonly ImageBlob[]
@@ -80,7 +82,8 @@ export class RafsImage {
     const memory = new ChunkMemory(MEMORY_LIMIT)
     const cacheOwner = { id, bootstrap: typeof source === 'string' ? path.resolve(source) : undefined }
     const pool = new BufferPool()
-    const hedge = { link: new LinkEstimate(), budget: { running: 0, total: 0 }, isLocal: backend.isLocal ?? false }
+    this.link = new LinkEstimate()
+    const hedge = { link: this.link, budget: { running: 0, total: 0 }, isLocal: backend.isLocal ?? false }
     this.#blobs = this.view.blobs.map(({ blobId }, blobIndex) => new ImageBlob({
       view: this.view, blobIndex, reader: this.#backend.open(blobId), cacheDirectory, memory, scheduler, pool, hedge, metrics: this.cacheMetrics, amplifyBytes, verify, cacheLimits, cacheOwner, cacheIo,
     }))
@@ -119,9 +122,9 @@ export class RafsImage {
     return length
   }
 
-  /** Makes chunks ready that nobody waits for. */
-  async prefetch(blobIndex: number, places: readonly ChunkPlace[], { signal }: { readonly signal: AbortSignal }): Promise<void> {
-    await this.#blobs[blobIndex]!.obtain(places, { signal, prefetch: true })
+  /** Makes chunks ready that nobody waits for; those of a list before others. */
+  async prefetch(blobIndex: number, places: readonly ChunkPlace[], { signal, isListed = false }: { readonly signal: AbortSignal; readonly isListed?: boolean }): Promise<void> {
+    await this.#blobs[blobIndex]!.obtain(places, { signal, prefetch: isListed ? 'listed' : 'rest' })
   }
 
   /** See BlobBackend.reconfigure. CONFIG_INVALID. */

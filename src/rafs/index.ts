@@ -5,4 +5,5 @@ export { openConfiguredImage, prefetchOf, type ConfiguredImageOptions } from './
 export { openSharedImage, RafsImage, type ImageReplica, type OpenImageOptions, type SharedImage } from './image.ts'
 export { piecesOf, type ExtentSink, type Piece } from './locate.ts'
 export { prefetchImage, type PrefetchOptions } from './prefetch.ts'
+export { prefetchItem, traceLine, type PrefetchItem } from './prefetch-list.ts'
 export { resolvePath } from './resolve.ts'

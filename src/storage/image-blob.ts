@@ -21,7 +21,8 @@ import type { BufferPool } from './fetch/buffer-pool.ts'
 import { ChunkFetcher } from './fetch/chunk-fetcher.ts'
 import { Evidence } from './fetch/evidence.ts'
 import { Flight } from './fetch/flight.ts'
-import type { HedgeOptions } from './fetch/hedge.ts'
+import { hedgedRead, type HedgeOptions } from './fetch/hedge.ts'
+import { runsOfList } from './fetch/listed.ts'
 import { amplified, unitsOf, within } from './fetch/plan.ts'
 import type { Scheduler } from './fetch/scheduler.ts'
 import { Footprint, windowOf } from './fetch/window.ts'
@@ -49,7 +50,11 @@ export interface ImageBlobOptions {
   readonly cacheIo?: CacheIo | undefined
 }
 
-export interface ObtainOptions { readonly signal: AbortSignal; readonly prefetch?: boolean }
+export interface ObtainOptions {
+  readonly signal: AbortSignal
+  /** Nobody waits for it: 'listed' because somebody will soon, 'rest' because it is there. */
+  readonly prefetch?: 'listed' | 'rest' | undefined
+}
 
 /** LIMIT: distance of reads in a blob that belong to one another, and bytes around a miss (compressed). See fetch/window.ts. */
 const NEAR = 3 * MiB
@@ -76,6 +81,8 @@ export class ImageBlob {
   readonly #pending = new Map<number, Flight>()
   readonly #flights = new Set<Flight>()
   readonly #footprint = new Footprint()
+  /** Chunks of a list that is being fetched ahead. */
+  #listed: ReadonlySet<number> | undefined
   #fetcher: ChunkFetcher | undefined
   #layout: ChunkInfoArray | undefined
   #isLayoutCached = false
@@ -95,6 +102,12 @@ export class ImageBlob {
       ...(cacheLimits && { limits: cacheLimits }), ...(cacheOwner && { owner: cacheOwner }), ...(cacheIo && { io: cacheIo }),
     })
     if (this.cache !== undefined) metrics.underlyingFiles.add(`${record.blobId}.blob.data`)
+  }
+
+  /** For what a read waits for: measured, and asked for again when it hangs. */
+  get #reader(): BlobReader {
+    const { reader, hedge } = this.#options
+    return { size: (options) => reader.size(options), read: (offset, length, options) => hedgedRead(reader, { ...hedge, offset, length, ...options, isWanted: () => true }) }
   }
 
   /** Whether that part of the cache file can be read at once. */
@@ -121,7 +134,7 @@ export class ImageBlob {
     }
   }
 
-  async #obtain(places: readonly ChunkPlace[], { signal, prefetch = false }: ObtainOptions): Promise<ReadonlyMap<number, Uint8Array>> {
+  async #obtain(places: readonly ChunkPlace[], { signal, prefetch }: ObtainOptions): Promise<ReadonlyMap<number, Uint8Array>> {
     signal.throwIfAborted()
     setMaxListeners(0, signal) // many reads may share a signal; Node warns from the eleventh on
     const layout = await this.layout({ signal })
@@ -155,6 +168,24 @@ export class ImageBlob {
     return this.#evidence?.covers(index) ?? true
   }
 
+  /** Says that chunks are going to be fetched ahead, undefined that this is over; returns them as requests, in the order of their first use. */
+  async expect(indices: readonly number[] | undefined, { signal, maxLength }: { readonly signal: AbortSignal; readonly maxLength: number }): Promise<number[][]> {
+    this.#listed = indices && new Set(indices)
+    if (indices === undefined) return []
+    const layout = await this.layout({ signal })
+    const known = indices.filter((index) => index < layout.count)
+    return runsOfList(layout, known, { maxGap: this.#options.hedge.link.gap, maxLength, maxSize: MAX_REQUEST_SIZE })
+  }
+
+  /** Whether every chunk that can be verified is in the cache file: nothing of the blob needs the backend any more. */
+  isComplete(): boolean {
+    const { cache } = this
+    const layout = this.#layout
+    if (cache === undefined || layout === undefined) return false
+    for (let i = 0; i < layout.count; i++) if (!cache.isDurable(i) && !cache.isReady(placeOf(layout, i)) && this.canVerify(i)) return false
+    return true
+  }
+
   /** Ends what is under way; waits for the cache to be durable. */
   async close(): Promise<void> {
     for (const flight of this.#flights) flight.abort(new CodedError('STORAGE_UNREACHABLE', 'the image is being closed'))
@@ -168,7 +199,7 @@ export class ImageBlob {
     throw new CodedError('FORMAT_INVALID', `a file says that chunk ${index} of blob ${this.record.blobId} has ${size} bytes at ${offset}; the blob says otherwise`, { blobId: this.record.blobId, chunk: index, offset, size })
   }
 
-  async #obtainMissing(missing: readonly ChunkPlace[], bytes: Map<number, Uint8Array>, { signal, prefetch }: Required<ObtainOptions>): Promise<void> {
+  async #obtainMissing(missing: readonly ChunkPlace[], bytes: Map<number, Uint8Array>, { signal, prefetch }: ObtainOptions): Promise<void> {
     signal.throwIfAborted() // from here to the flights nothing is awaited: a group that is registered must be flying
     const wanted: number[] = []
     for (const { index } of missing) {
@@ -177,7 +208,7 @@ export class ImageBlob {
       else bytes.set(index, kept)
     }
     const flights = this.#flightsFor([...new Set(wanted)].sort((a, b) => a - b), prefetch)
-    const waits = [...flights].map(([flight, indices]) => flight.wait(indices, { signal, prefetch }))
+    const waits = [...flights].map(([flight, indices]) => flight.wait(indices, { signal, prefetch: prefetch !== undefined }))
     // after the waits: whether somebody waits decides what goes first
     for (const flight of flights.keys()) this.#start(flight)
     const landed = await Promise.all(waits)
@@ -190,7 +221,7 @@ export class ImageBlob {
   }
 
   /** Flights that bring `wanted` (ascending, distinct), with the chunks that each is to be waited for. Some are under way, others not begun. */
-  #flightsFor(wanted: readonly number[], prefetch: boolean): Map<Flight, number[]> {
+  #flightsFor(wanted: readonly number[], prefetch: ObtainOptions['prefetch']): Map<Flight, number[]> {
     const flights = new Map<Flight, number[]>()
     const free = new Set<number>()
     for (const index of wanted) {
@@ -199,7 +230,9 @@ export class ImageBlob {
       else if (flights.get(running)?.push(index) === undefined) flights.set(running, [index])
     }
     for (const indices of this.#extended([...free], prefetch)) {
-      const flight = new Flight(indices, { scheduler: this.#options.scheduler, forget: (index) => { if (this.#pending.get(index) === flight) this.#pending.delete(index) } })
+      const flight = new Flight(indices, {
+        scheduler: this.#options.scheduler, isExpected: prefetch !== 'rest', forget: (index) => { if (this.#pending.get(index) === flight) this.#pending.delete(index) },
+      })
       for (const index of indices) this.#pending.set(index, flight)
       flights.set(flight, indices.filter((index) => free.has(index)))
     }
@@ -207,17 +240,20 @@ export class ImageBlob {
   }
 
   /** `wanted` with what is worth having with it: one list for each request, and one of what only has to be looked at in the cache file. */
-  #extended(wanted: readonly number[], prefetch: boolean): (readonly number[])[] {
+  #extended(wanted: readonly number[], prefetch: ObtainOptions['prefetch']): (readonly number[])[] {
     const layout = this.#layout!
     const fetcher = this.#fetcher!
     const isDurable = (index: number) => this.cache?.isDurable(index) ?? false
     const taken = new Set<number>()
     const isFree = (index: number) => !taken.has(index) && !this.#pending.has(index) && !this.isReady(placeOf(layout, index)) && (this.#evidence?.covers(index) ?? true)
     const lists: number[][] = []
+    // while a list is being fetched it says better than the neighbourhood what will be wanted, except for what is not on it
+    const list = wanted.some((index) => this.#listed?.has(index)) ? this.#listed : undefined
+    const isWorth = (index: number) => list === undefined || list.has(index)
     for (const { units } of fetcher.ranges(wanted.filter((index) => !isDurable(index)))) {
       const core = units.flatMap(({ chunks }) => chunks).filter((index) => !taken.has(index))
       if (core.length === 0) continue
-      const grown = prefetch || this.cache === undefined ? core : this.#grown(core, (index) => isFree(index) && !isDurable(index))
+      const grown = prefetch !== undefined || this.cache === undefined ? core : this.#grown(core, (index) => isFree(index) && !isDurable(index) && isWorth(index))
       for (const range of fetcher.ranges(grown)) lists.push(range.units.flatMap(({ chunks }) => chunks))
       for (const index of grown) taken.add(index)
     }
@@ -260,13 +296,13 @@ export class ImageBlob {
   }
 
   async #loadLayout(signal: AbortSignal, fresh = false): Promise<void> {
-    const { view, blobIndex, reader, cacheDirectory, verify, memory, metrics, scheduler, pool, hedge, amplifyBytes } = this.#options
+    const { view, blobIndex, cacheDirectory, verify, memory, metrics, scheduler, pool, hedge, amplifyBytes } = this.#options
     const cacheFile = cacheDirectory === undefined ? undefined : cacheNames(cacheDirectory, this.record.blobId).meta
-    const { layout, isCached } = await loadChunkInfo({ view, blobIndex, reader, cacheFile, fresh, inBackground: (work) => { this.#metaWritten = work } }, { signal })
+    const { layout, isCached } = await loadChunkInfo({ view, blobIndex, reader: this.#reader, cacheFile, fresh, inBackground: (work) => { this.#metaWritten = work } }, { signal })
     this.#evidence = verify === false ? undefined : new Evidence(view, blobIndex, layout, { lenient: verify === 'where-possible' })
     const { cache, record } = this
     this.#fetcher = new ChunkFetcher({
-      record, layout, evidence: this.#evidence, reader, hedge, cache, scheduler, pool, metrics,
+      record, layout, evidence: this.#evidence, reader: this.#options.reader, hedge, cache, scheduler, pool, metrics,
       ...(hedge.isLocal ? { maxLength: Math.max(amplifyBytes, view.chunkSize), maxSize: Math.max(amplifyBytes, view.chunkSize) } : { maxLength: MAX_REQUEST, maxSize: MAX_REQUEST_SIZE }),
       remember: (index, bytes) => memory.set(this.#memoryKey(index), bytes),
     })

@@ -185,6 +185,39 @@ describe('many reads', () => {
     expect(line.requests.reduce((sum, { from, to }) => sum + to - from, 0)).toBeLessThanOrEqual(dataSize)
   })
 
+  it('find what a trace has listed: fetched in the order of its use, and nothing besides', async () => {
+    const image = await open()
+    const part = (index: number, count: number) => ({ path: '/file', range: { offset: index * CHUNK, length: count * CHUNK } })
+    line.delayMs = 20
+    const files = [part(200, 4), part(10, 1), part(11, 1), part(100, 30)]
+    const prefetch = prefetchImage(image, { config: { threads: 1, batchSize: MiB, bandwidthLimit: 0, prefetchAll: false }, files, signal })
+    await expect.poll(() => line.requests.length).toBeGreaterThan(0)
+    await readChunk(image, 120) // joins what is on its way, or takes its own listed neighbours along
+    await prefetch
+    expect(line.requests[0]!.from).toBe(200 * CHUNK)
+    expect(line.requests.reduce((sum, { from, to }) => sum + to - from, 0)).toBe(36 * CHUNK)
+    const asked = line.requests.length
+    for (const index of [200, 203, 10, 11, 100, 129]) await readChunk(image, index)
+    expect(line.requests).toHaveLength(asked)
+  })
+
+  it('need no network any more when everything was downloaded in the background', async () => {
+    const image = await open()
+    await readChunk(image, 77)
+    await prefetchImage(image, { config: { threads: 3, batchSize: MiB, bandwidthLimit: 0, prefetchAll: false, backgroundDownload: true }, files: [], signal })
+    expect(image.cacheMetrics.dataAllReady).toBe(true)
+    await line[Symbol.asyncDispose]()
+    for (let index = 0; index < COUNT; index++) await readChunk(image, index)
+    expect(overlap(line.requests)).toBe(0)
+  })
+
+  it('keep to a bandwidth where one is set', async () => {
+    const image = await open()
+    const began = performance.now()
+    await prefetchImage(image, { config: { threads: 4, batchSize: MiB, bandwidthLimit: 32 * MiB, prefetchAll: true }, files: [], signal })
+    expect(performance.now() - began).toBeGreaterThan(dataSize / (32 * MiB) * 1000 * 0.8)
+  })
+
   it('find everything there after a prefetch of all, in a few large requests', async () => {
     const image = await open()
     await prefetchImage(image, { config: { threads: 2, batchSize: MiB, bandwidthLimit: 0, prefetchAll: true }, signal })

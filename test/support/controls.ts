@@ -60,7 +60,7 @@ export const CONTROLS: readonly Control[] = [
   },
   {
     name: 'demand-first', safeguard: 'what nobody waits for pauses while somebody waits', file: 'src/storage/fetch/scheduler.ts',
-    code: 'return lane.readers === 0 && this.#wanted > 0', replacement: 'return lane.readers < 0',
+    code: 'return lane.readers === 0 && (lane.isExpected', replacement: 'return lane.readers < 0 && (lane.isExpected',
     test: 'src/storage/fetch/scheduler.test.ts', fails: 'Scheduler pauses in the middle what nobody waits for, until nobody waits for anything else or somebody does for it',
   },
   {

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { byteString } from '../../core/byte-string.ts'
 import { CodedError } from '../../core/errors.ts'
-import { openConfiguredImage, prefetchImage, prefetchOf, type RafsImage } from '../../rafs/index.ts'
+import { openConfiguredImage, prefetchImage, prefetchItem, prefetchOf, type RafsImage } from '../../rafs/index.ts'
 import { imageFileSystem, type MountedFileSystem, type MountRequest, type OpenMount } from '../../serve/index.ts'
 import { localfsConfig, type NetworkParts, type NydusConfig, parseConfig, shownConfig } from '../../storage/index.ts'
 import type { OptionName } from './options.ts'
@@ -21,7 +21,7 @@ export async function openFirstMount(values: ReadonlyMap<OptionName, string>, { 
   if (source === undefined) return undefined
   const { config, settings } = await configurationOf(values)
   const list = values.get('prefetch-files')
-  const prefetchFiles = list === undefined ? undefined : byteString(readGiven(list)).split('\n').map((line) => line.trim()).filter((line) => line !== '')
+  const prefetchFiles = list === undefined ? undefined : byteString(readGiven(list)).split('\n')
   return await openImage({ mountpoint: '/', type: 'Rafs', source, config, prefetchFiles }, settings, { signal })
 }
 
@@ -45,7 +45,8 @@ async function openImage(request: MountRequest, settings: NydusConfig, { signal 
 async function warmUp(image: RafsImage, settings: NydusConfig, files: readonly string[] | undefined, { signal }: { readonly signal: AbortSignal }): Promise<void> {
   await Promise.allSettled(image.blobs.map((blob) => blob.layout({ signal }))) // who reads will hear of a failure
   const config = prefetchOf(settings)
-  if (config.enable) await prefetchImage(image, { config, files, signal })
+  const items = files?.map((line) => prefetchItem(line)).filter((item) => item !== undefined)
+  if (config.enable) await prefetchImage(image, { config, files: items, signal })
 }
 
 async function configurationOf(values: ReadonlyMap<OptionName, string>): Promise<{ config: string; settings: NydusConfig }> {

@@ -1,6 +1,7 @@
 // Which mount a request of the API is about, and what it asks for.
 // SPEC: spec-surface.md B.5.
 
+import { fromText } from '../../core/byte-string.ts'
 import { CodedError } from '../../core/errors.ts'
 import type { RafsImage } from '../../rafs/index.ts'
 import type { MountRequest } from '../daemon/file-system.ts'
@@ -54,7 +55,7 @@ export function mountRequest(query: URLSearchParams, body: unknown): MountReques
   const fields = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>
   const { source, config, fs_type: type = 'rafs', prefetch_files: files } = fields
   if (typeof source !== 'string' || typeof config !== 'string' || typeof type !== 'string') throw new CodedError('CONFIG_INVALID', 'want {"source": PATH, "fs_type": "rafs", "config": TEXT}')
-  const prefetchFiles = Array.isArray(files) ? files.filter((file) => typeof file === 'string') : undefined
+  const prefetchFiles = Array.isArray(files) ? files.filter((file) => typeof file === 'string').map(fromText) : undefined
   return { mountpoint: mountpointOf(query), type: fileSystemType(type), source, config, prefetchFiles }
 }
 

@@ -44,7 +44,7 @@ export interface MountRequest {
   readonly source: string
   /** Configuration text as given; may hold credentials. */
   readonly config: string
-  /** Paths inside the image to fetch ahead. */
+  /** Lines of a list of what to fetch ahead (rafs/prefetch-list.ts), byte strings. */
   readonly prefetchFiles?: readonly string[] | undefined
 }
 

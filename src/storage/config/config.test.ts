@@ -34,7 +34,7 @@ describe('parseConfig', () => {
   it('has upstream\'s defaults, also where the versions differ', async () => {
     expect((await parseConfig(v2())).rafs).toEqual({
       mode: 'direct', batchSize: 1 << 20, validate: false, enableXattr: false, iostatsFiles: false, accessPattern: false, latestReadFiles: false,
-      prefetch: { enable: false, threads: 8, batchSize: 1 << 20, bandwidthLimit: 0, prefetchAll: false, streamPrefetch: false },
+      prefetch: { enable: false, threads: 8, batchSize: 1 << 20, bandwidthLimit: 0, prefetchAll: false, streamPrefetch: false, backgroundDownload: false },
     })
     expect((await parseConfig(v1({ fs_prefetch: { enable: true } }))).cache.prefetch).toMatchObject({ enable: true, prefetchAll: true, threads: 8 })
     expect((await parseConfig(v2({ backend: registry }))).backend).toMatchObject({ scheme: 'https', timeoutMs: 5000, connectTimeoutMs: 5000, retryLimit: 0 })

@@ -17,6 +17,8 @@ export interface PrefetchConfig {
   readonly bandwidthLimit: number
   readonly prefetchAll: boolean
   readonly streamPrefetch: boolean
+  /** Our addition: then the rest of the image, until nothing needs the backend any more. */
+  readonly backgroundDownload: boolean
 }
 
 export interface CacheConfig {
@@ -170,7 +172,7 @@ function readRafs(fields: Fields, batchSizeKey: string): Omit<RafsConfig, 'valid
 }
 
 function prefetchDefaults(prefetchAll: boolean): PrefetchConfig {
-  return { enable: false, threads: 8, batchSize: MiB, bandwidthLimit: 0, prefetchAll, streamPrefetch: false }
+  return { enable: false, threads: 8, batchSize: MiB, bandwidthLimit: 0, prefetchAll, streamPrefetch: false, backgroundDownload: false }
 }
 
 function readPrefetchV2(fields: Fields | undefined): PrefetchConfig {
@@ -197,5 +199,6 @@ function readPrefetch(fields: Fields, keys: PrefetchKeys): PrefetchConfig {
     bandwidthLimit: fields.integer(keys.bandwidthLimit, { fallback: 0, max: MAX_U32 }),
     prefetchAll: fields.boolean('prefetch_all', keys.prefetchAll),
     streamPrefetch: fields.boolean('stream_prefetch', false),
+    backgroundDownload: fields.boolean('background_download', false),
   }
 }

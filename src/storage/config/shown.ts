@@ -30,6 +30,6 @@ function shownFiles(workDir: string, limits: CacheLimits | undefined): object {
   }
 }
 
-function shownPrefetch({ enable, threads, batchSize, bandwidthLimit, prefetchAll, streamPrefetch }: PrefetchConfig): object {
-  return { enable, threads, batch_size: batchSize, bandwidth_limit: bandwidthLimit, prefetch_all: prefetchAll, stream_prefetch: streamPrefetch }
+function shownPrefetch({ enable, threads, batchSize, bandwidthLimit, prefetchAll, streamPrefetch, backgroundDownload }: PrefetchConfig): object {
+  return { enable, threads, batch_size: batchSize, bandwidth_limit: bandwidthLimit, prefetch_all: prefetchAll, stream_prefetch: streamPrefetch, ...(backgroundDownload && { background_download: true }) }
 }

@@ -6,12 +6,12 @@ describe('BufferPool', () => {
   it('gives the smallest buffer that fits, and never one that is in use', () => {
     const pool = new BufferPool()
     const [small, large] = [pool.take(MiB), pool.take(3 * MiB)]
-    expect(small).not.toBe(large)
+    expect(small === large).toBe(false)
     pool.give(large)
     pool.give(small)
-    expect(pool.take(MiB - 5)).toBe(small)
-    expect(pool.take(MiB - 5)).toBe(large)
-    expect(pool.take(1)).not.toBe(large)
+    expect(pool.take(MiB - 5) === small).toBe(true)
+    expect(pool.take(MiB - 5) === large).toBe(true)
+    expect(pool.take(1) === large).toBe(false)
   })
 
   it('keeps a bounded number of bytes', () => {

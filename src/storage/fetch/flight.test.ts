@@ -9,7 +9,7 @@ const settle = () => new Promise(setImmediate)
 function flying() {
   const scheduler = new Scheduler({ maxPrefetch: 1 })
   const forgotten: number[] = []
-  const flight = new Flight([1, 2, 3, 4], { scheduler, forget: (index) => forgotten.push(index) })
+  const flight = new Flight([1, 2, 3, 4], { scheduler, isExpected: true, forget: (index) => forgotten.push(index) })
   let end = (_error?: Error): void => {}
   let own: AbortSignal | undefined
   const start = () => flight.start((inner) => new Promise((resolve, reject) => { own = inner; end = (error) => (error ? reject(error) : resolve()) }))

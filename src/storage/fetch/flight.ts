@@ -23,9 +23,9 @@ export class Flight {
   readonly #waits = new Set<Wait>()
 
   /** `forget` is called for each chunk when it has landed or never will: the next reader must not wait for it here. */
-  constructor(indices: readonly number[], { scheduler, forget }: { readonly scheduler: Scheduler; readonly forget: (index: number) => void }) {
+  constructor(indices: readonly number[], { scheduler, isExpected, forget }: { readonly scheduler: Scheduler; readonly isExpected: boolean; readonly forget: (index: number) => void }) {
     this.indices = indices
-    this.lane = scheduler.lane()
+    this.lane = scheduler.lane({ isExpected })
     this.#scheduler = scheduler
     this.#forget = forget
     this.#pending = new Set(indices)

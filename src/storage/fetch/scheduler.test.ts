@@ -13,11 +13,12 @@ function jobs(scheduler: Scheduler) {
     started, start,
     /** A job that a reader waits for. */
     read(name: string, own = signal) {
-      const lane = scheduler.lane()
+      const lane = scheduler.lane({ isExpected: true })
       scheduler.enter(lane)
       return start(name, lane, own).finally(() => scheduler.leave(lane))
     },
-    prefetch: (name: string) => start(name, scheduler.lane()),
+    prefetch: (name: string) => start(name, scheduler.lane({ isExpected: false })),
+    expected: (name: string) => start(name, scheduler.lane({ isExpected: true })),
     async end(name: string) { ends.get(name)!(); await settle() },
   }
 }
@@ -49,7 +50,7 @@ describe('Scheduler', () => {
   it('starts a queued prefetch when somebody begins to wait for it', async () => {
     const scheduler = new Scheduler({ maxDemand: 2, maxPrefetch: 1 })
     const { started, read, start } = jobs(scheduler)
-    const lane = scheduler.lane()
+    const lane = scheduler.lane({ isExpected: false })
     void read('read')
     void start('prefetch', lane)
     await settle()
@@ -70,9 +71,20 @@ describe('Scheduler', () => {
     expect(started).toEqual(['read 1'])
   })
 
+  it('starts what is expected beside a read, the rest of the image after it', async () => {
+    const { started, read, prefetch, expected, end } = jobs(new Scheduler({ maxPrefetch: 2 }))
+    void read('read')
+    void prefetch('rest')
+    void expected('expected')
+    await settle()
+    expect(started).toEqual(['read', 'expected'])
+    await end('read')
+    expect(started).toEqual(['read', 'expected', 'rest'])
+  })
+
   it('pauses in the middle what nobody waits for, until nobody waits for anything else or somebody does for it', async () => {
     const scheduler = new Scheduler({ maxPrefetch: 1 })
-    const [wanted, tail, other] = [scheduler.lane(), scheduler.lane(), scheduler.lane()]
+    const [wanted, tail, other] = [scheduler.lane({ isExpected: true }), scheduler.lane({ isExpected: false }), scheduler.lane({ isExpected: false })]
     expect(scheduler.pause(tail)).toBeUndefined()
     scheduler.enter(wanted)
     expect(scheduler.pause(wanted)).toBeUndefined()
@@ -88,5 +100,16 @@ describe('Scheduler', () => {
     scheduler.leave(wanted)
     await settle()
     expect(goesOn).toBe('tail other ')
+  })
+
+  it('lets what is expected use the line until bytes come that somebody waits for', () => {
+    const scheduler = new Scheduler({ maxPrefetch: 1 })
+    const [wanted, expected] = [scheduler.lane({ isExpected: true }), scheduler.lane({ isExpected: true })]
+    scheduler.enter(wanted)
+    expect(scheduler.pause(expected)).toBeUndefined()
+    expect(scheduler.pause(wanted)).toBeUndefined()
+    expect(scheduler.pause(expected)).toBeDefined()
+    scheduler.leave(wanted)
+    expect(scheduler.pause(expected)).toBeUndefined()
   })
 })

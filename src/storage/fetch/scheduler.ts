@@ -1,10 +1,23 @@
-// Which request goes next: those that somebody waits for always before those that nobody does, and never too many at once. A request that nobody
-// waits for (a prefetch, or the rest of a range whose reader has what it wanted) also pauses in the middle while somebody waits for another one.
+// Which request goes next: those that somebody waits for always before those that nobody does, and never too many at once.
+//
+//                                        begins                       pauses in the middle of its range
+//   somebody waits for it                at once                      never
+//   expected: neighbours, a list given   beside those                 while bytes come that somebody else waits for
+//   the rest of the image                when nobody waits            while somebody waits
+//
+// What is expected may use the line while a reader's request is on its way: else a line with long round trips would be idle most of the time.
 
 import { setTimeout as delay } from 'node:timers/promises'
 
-/** How many readers wait for the requests of a flight right now. */
-export interface Lane { readers: number }
+/** Who wants the requests of a flight. */
+export interface Lane {
+  /** How many readers wait for it right now. */
+  readers: number
+  /** Somebody will probably want it soon. */
+  readonly isExpected: boolean
+  /** Its bytes have begun to come. */
+  isReceiving: boolean
+}
 
 interface Job { readonly lane: Lane; readonly start: () => void }
 
@@ -21,7 +34,7 @@ export class Scheduler {
   #demand = 0
   #prefetch = 0
   /** Lanes that somebody waits for. */
-  #wanted = 0
+  readonly #wanted = new Set<Lane>()
   #pausing: { readonly lane: Lane; readonly goOn: () => void }[] = []
 
   constructor({ maxDemand = MAX_DEMAND, maxPrefetch }: { readonly maxDemand?: number; readonly maxPrefetch: number }) {
@@ -31,25 +44,25 @@ export class Scheduler {
 
   /** Whether nobody waits for anything. */
   get isQuiet(): boolean {
-    return this.#wanted === 0
+    return this.#wanted.size === 0
   }
 
   /** A lane that nobody waits for yet. */
-  lane(): Lane {
-    return { readers: 0 }
+  lane({ isExpected }: { readonly isExpected: boolean }): Lane {
+    return { readers: 0, isExpected, isReceiving: false }
   }
 
   /** Somebody waits for the jobs of `lane` from now on, until `leave`. */
   enter(lane: Lane): void {
     if (lane.readers++ > 0) return
-    this.#wanted++
+    this.#wanted.add(lane)
     this.#wake()
     this.#next()
   }
 
   leave(lane: Lane): void {
     if (--lane.readers > 0) return
-    this.#wanted--
+    this.#wanted.delete(lane)
     this.#wake()
     this.#next()
   }
@@ -64,8 +77,9 @@ export class Scheduler {
     }
   }
 
-  /** For a job under way: what it is to wait for before it takes more bytes, or undefined when it may go on. */
+  /** For a job that has got bytes: what it is to wait for before it takes more, or undefined when it may go on. */
   pause(lane: Lane): Promise<void> | undefined {
+    lane.isReceiving = true
     if (!this.#mustPause(lane)) return undefined
     let goOn = (): void => {}
     const pausing = new Promise<void>((resolve) => { goOn = resolve })
@@ -76,7 +90,12 @@ export class Scheduler {
   }
 
   #mustPause(lane: Lane): boolean {
-    return lane.readers === 0 && this.#wanted > 0
+    return lane.readers === 0 && (lane.isExpected ? this.#isReaderReceiving() : this.#wanted.size > 0)
+  }
+
+  #isReaderReceiving(): boolean {
+    for (const { isReceiving } of this.#wanted) if (isReceiving) return true
+    return false
   }
 
   #wake(): void {
@@ -104,10 +123,9 @@ export class Scheduler {
     })
   }
 
-  // A prefetch starts only while nobody waits for anything: it must never share the line with a reader.
-  #hasRoom({ readers }: Lane): boolean {
+  #hasRoom({ readers, isExpected }: Lane): boolean {
     if (readers > 0) return this.#demand < this.#maxDemand
-    return this.#prefetch < this.#maxPrefetch && this.#wanted === 0
+    return this.#prefetch < this.#maxPrefetch && (isExpected || this.#wanted.size === 0)
   }
 
   /** Counts a job that starts; returns what counts its end, in the lane where it started. */
@@ -123,7 +141,7 @@ export class Scheduler {
 
   #next(): void {
     for (;;) {
-      const chosen = this.#queue.find((job) => job.lane.readers > 0) ?? this.#queue[0]
+      const chosen = this.#queue.find(({ lane }) => lane.readers > 0) ?? this.#queue.find(({ lane }) => lane.isExpected) ?? this.#queue[0]
       if (chosen === undefined || !this.#hasRoom(chosen.lane)) return
       this.#queue = this.#queue.filter((job) => job !== chosen)
       chosen.start()
