@@ -19,6 +19,8 @@ NAPI_MODULE_INIT() {
   fuse_register(env, exports);
   socket_register(env, exports);
   poll_register(env, exports);
+  edge_register(env, exports);
+  guard_register(env, exports);
   napi_add_env_cleanup_hook(env, release_thread, NULL);
   return exports;
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 // The README's first command, after set-up: image → convert → lazy mount → program → report. Uses the programs in bin/ as a user would.
+// With --vm (scripts/demo-vm.sh) the program runs in a virtual machine whose files come over virtiofs.
 import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import fs from 'node:fs'
@@ -13,7 +14,9 @@ const bin = (name) => path.join(root, 'bin', name)
 const LAZY_LIMIT = 0.7
 const args = process.argv.slice(2)
 const dashes = args.indexOf('--')
-const image = (dashes < 0 ? args : args.slice(0, dashes))[0]
+const words = dashes < 0 ? args : args.slice(0, dashes)
+const inMachine = words[0] === '--vm'
+const image = words[inMachine ? 1 : 0]
 const command = dashes < 0 ? [] : args.slice(dashes + 1)
 
 const work = fs.mkdtempSync(path.join(os.tmpdir(), 'nydus-quickstart-'))
@@ -137,6 +140,80 @@ function fetched(log) {
   return { requests: blobs.length, bytes: blobs.reduce((sum, row) => sum + row.bytes, 0) }
 }
 
+/** The program in a chroot of a lazy FUSE mount. */
+async function runInChroot(target, entry) {
+  step(`mounting it lazily at ${mountpoint}, with an empty cache`)
+  const mountStart = performance.now()
+  const mount = spawn(bin('nydusify'), ['mount', '--target', target, '--target-insecure', '--mount-path', mountpoint, '--work-dir', path.join(work, 'mount')], { stdio: ['ignore', 'ignore', 'inherit'] })
+  children.push(mount)
+  const ended = new Promise((_, reject) => mount.on('close', (code) => reject(new Error(`nydusify mount ended with ${code}`))))
+  ended.catch(() => {})
+  const mounted = (async () => {
+    while (fs.statSync(mountpoint).dev === fs.statSync(work).dev) {
+      quit.signal.throwIfAborted()
+      await sleep(10)
+    }
+  })()
+  await Promise.race([mounted, ended])
+  const mountMs = performance.now() - mountStart
+  step(`running ${entry.join(' ').slice(0, 100)}`)
+  const runStart = performance.now()
+  const output = await run('/usr/sbin/chroot', [mountpoint, ...entry], { env: { PATH: '/bin:/usr/bin:/usr/local/bin' } })
+  return { output, mountMs, runMs: performance.now() - runStart }
+}
+
+/** The program in a virtual machine: a small initramfs mounts the image over virtiofs, puts an overlay on it and changes its root. */
+async function runInMachine({ host, manifest, entry }) {
+  step('starting nydusd virtiofs with an empty cache')
+  const layer = manifest.layers.at(-1)
+  const archive = path.join(work, 'bootstrap.tar.gz')
+  fs.writeFileSync(archive, Buffer.from(await (await fetch(`http://${host}/v2/demo/node/blobs/${layer.digest}`)).arrayBuffer()))
+  await run('tar', ['-xzf', archive, '-C', work, 'image/image.boot'])
+  const config = path.join(work, 'config.json')
+  fs.writeFileSync(config, JSON.stringify({
+    device: { backend: { type: 'registry', config: { scheme: 'http', host, repo: 'demo/node' } }, cache: { type: 'blobcache', config: { work_dir: path.join(work, 'cache') } } },
+    mode: 'direct', enable_xattr: true, fs_prefetch: { enable: false },
+  }))
+  const socket = path.join(work, 'virtiofs.sock')
+  const daemon = spawn(bin('nydusd'), ['virtiofs', '--sock', socket, '--bootstrap', path.join(work, 'image/image.boot'), '--config', config, '--log-level', 'warn'], { stdio: ['ignore', 'ignore', 'inherit'] })
+  children.push(daemon)
+  while (!fs.existsSync(socket)) {
+    if (daemon.exitCode !== null) throw new Error(`nydusd ended with ${daemon.exitCode}`)
+    quit.signal.throwIfAborted()
+    await sleep(10)
+  }
+  const quoted = entry.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ')
+  const script = path.join(work, 'script')
+  fs.writeFileSync(script, `mount -t virtiofs -o ro image /mnt || exit 1
+mount -t tmpfs none /run; mkdir /run/upper /run/work
+mount -t overlay -o lowerdir=/mnt,upperdir=/run/upper,workdir=/run/work none /new || exit 1
+mount -t devtmpfs none /new/dev 2>/dev/null; mount -t proc none /new/proc 2>/dev/null
+echo "DEMO: booted"; PATH=/bin:/usr/bin:/usr/local/bin /bin/chroot /new ${quoted}; echo "DEMO: exit $?"
+`)
+  const guest = path.join(root, '.cache/guest')
+  const second = spawnSync('cpio', ['-o', '-H', 'newc', '--quiet', '-R', '0:0'], { cwd: work, input: 'script\n' })
+  fs.writeFileSync(path.join(work, 'initramfs'), Buffer.concat([fs.readFileSync(path.join(guest, 'initramfs')), second.stdout]))
+  step(`booting a virtual machine (QEMU without acceleration) to run ${entry.join(' ').slice(0, 100)}`)
+  const bootStart = performance.now()
+  const machine = spawn('qemu-system-x86_64', ['-M', 'q35,memory-backend=mem', '-accel', 'tcg', '-m', '1024', '-object', 'memory-backend-memfd,id=mem,size=1024M,share=on',
+    '-nodefaults', '-no-user-config', '-display', 'none', '-serial', 'stdio', '-no-reboot', '-kernel', path.join(guest, 'vmlinux'), '-initrd', path.join(work, 'initramfs'),
+    '-append', 'console=ttyS0 quiet panic=-1', '-chardev', `socket,id=c0,path=${socket}`, '-device', 'vhost-user-fs-pci,chardev=c0,tag=image,queue-size=1024'], { stdio: ['ignore', 'pipe', 'inherit'] })
+  children.push(machine)
+  const stop = () => machine.kill('SIGTERM')
+  quit.signal.addEventListener('abort', stop)
+  let console = ''
+  const times = {}
+  machine.stdout.setEncoding('utf8').on('data', (text) => {
+    console += text
+    for (const mark of ['booted', 'exit']) if (times[mark] === undefined && console.includes(`DEMO: ${mark}`)) times[mark] = performance.now()
+  })
+  const code = await new Promise((resolve) => machine.on('close', resolve))
+  quit.signal.throwIfAborted()
+  const output = /DEMO: booted\r?\n([\s\S]*?)DEMO: exit (\d+)/.exec(console)
+  if (!output || output[2] !== '0') throw new Error(`the machine ended with ${code}${output ? `, the program with ${output[2]}` : ''}:\n${console.slice(-2000)}`)
+  return { output: output[1], mountMs: times.booted - bootStart, runMs: times.exit - times.booted }
+}
+
 async function main() {
   fs.mkdirSync(mountpoint)
   const layout = path.join(work, 'layout')
@@ -168,26 +245,8 @@ async function main() {
     if (!entry.length) entry = ['/bin/sh', '-c', 'echo hello from the image']
   }
 
-  step(`mounting it lazily at ${mountpoint}, with an empty cache`)
   const before = fetched(registry.log)
-  const mountStart = performance.now()
-  const mount = spawn(bin('nydusify'), ['mount', '--target', target, '--target-insecure', '--mount-path', mountpoint, '--work-dir', path.join(work, 'mount')], { stdio: ['ignore', 'ignore', 'inherit'] })
-  children.push(mount)
-  const ended = new Promise((_, reject) => mount.on('close', (code) => reject(new Error(`nydusify mount ended with ${code}`))))
-  ended.catch(() => {})
-  const mounted = (async () => {
-    while (fs.statSync(mountpoint).dev === fs.statSync(work).dev) {
-      quit.signal.throwIfAborted()
-      await sleep(10)
-    }
-  })()
-  await Promise.race([mounted, ended])
-  const mountMs = performance.now() - mountStart
-
-  step(`running ${entry.join(' ').slice(0, 100)}`)
-  const runStart = performance.now()
-  const output = await run('/usr/sbin/chroot', [mountpoint, ...entry], { env: { PATH: '/bin:/usr/bin:/usr/local/bin' } })
-  const runMs = performance.now() - runStart
+  const { output, mountMs, runMs } = await (inMachine ? runInMachine({ host, manifest, entry }) : runInChroot(target, entry))
   const after = fetched(registry.log)
   const bytes = after.bytes - before.bytes
   const part = bytes / imageSize
@@ -197,7 +256,7 @@ async function main() {
     '',
     `image size        ${MiB(imageSize)} in ${manifest.layers.length} layers`,
     `converted in      ${seconds(convertMs)}`,
-    `mounted in        ${seconds(mountMs)}`,
+    `${inMachine ? 'booted in ' : 'mounted in'}        ${seconds(mountMs)}`,
     `program answered  ${seconds(runMs)} later`,
     `fetched by then   ${MiB(bytes)} in ${after.requests - before.requests} requests: ${(part * 100).toFixed(0)} % of the image`,
     '',

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sets up a checkout and builds it: scripts/setup.sh run|test. Sourced by nobody, called by quickstart.sh and test.sh; quick when nothing is missing.
+# Sets up a checkout and builds it: scripts/setup.sh run|test|vm. Sourced by nobody, called by quickstart.sh and test.sh; quick when nothing is missing.
 #   run   what the programs need: compiler, codec libraries, npm packages, dist/
+#   vm    also QEMU and a kernel for it
 #   test  also the independent judges and peers that the full test suite runs (a real registry, umoci, erofs-utils ...)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,8 +19,13 @@ build_packages='gcc:/usr/bin/cc libc6-dev:/usr/include/stdio.h liblz4-dev:/usr/i
 test_packages='python3:/usr/bin/python3 attr:/usr/bin/setfattr acl:/usr/bin/setfacl erofs-utils:/usr/bin/fsck.erofs umoci:/usr/bin/umoci
   skopeo:/usr/bin/skopeo docker-registry:/usr/bin/docker-registry apache2-utils:/usr/bin/htpasswd openssl:/usr/bin/openssl binutils:/usr/bin/readelf
   xz-utils:/usr/bin/xz file:/usr/bin/file zstd:/usr/bin/zstd procps:/usr/bin/pgrep util-linux:/usr/bin/unshare mount:/usr/bin/mount cryptsetup-bin:/usr/sbin/veritysetup libcap2-bin:/usr/sbin/setcap fdisk:/usr/sbin/sfdisk'
+# what boots a virtual machine: QEMU, and an initramfs around busybox (scripts/guest.mjs)
+machine_packages='qemu-system-x86:/usr/bin/qemu-system-x86_64 busybox-static:/bin/busybox cpio:/usr/bin/cpio dmsetup:/usr/sbin/dmsetup xz-utils:/usr/bin/xz zstd:/usr/bin/zstd'
 wanted=$build_packages
-[ "${1:-run}" = test ] && wanted="$wanted $test_packages"
+case "${1:-run}" in
+  test) wanted="$wanted $test_packages $machine_packages" ;;
+  vm) wanted="$wanted $machine_packages" ;;
+esac
 missing=()
 for pair in $wanted; do [ -e "${pair#*:}" ] || missing+=("${pair%%:*}"); done
 if [ ${#missing[@]} -gt 0 ]; then
@@ -41,3 +47,8 @@ fi
 
 say 'building'
 node scripts/build.mjs >&2
+
+case "${1:-run}" in test|vm)
+  [ -e .cache/guest/complete ] || say 'fetching a kernel for virtual machines'
+  node scripts/guest.mjs >&2 || fail 'no kernel for virtual machines: is the Debian package registry reachable?' ;;
+esac

@@ -158,4 +158,20 @@ export interface NativeAddon {
   watchBegin(fd: number, events: number, callback: () => void): object | number
   /** Twice does nothing. */
   watchEnd(watch: object): void
+
+  // --- edge.c: waiting without reading -------------------------------------------------------------------------------------------
+  /** Adds a descriptor to a wait set of its own kind (waitSetCreate, waitSetRemove): each new signal is told once, with `cookie`, and nothing is read. */
+  edgeAdd(set: number, fd: number, cookie: number): number
+  /** Waits until something was signalled; fills `cookies` (64 at most) and returns their number, 0 after `timeoutMs` (-1: never) or a signal, or a negative errno. */
+  edgeWait(set: number, cookies: Int32Array, timeoutMs: number): number
+
+  // --- guard.c -------------------------------------------------------------------------------------------------------------------
+  /**
+   * Guards a mapping of `mmap` whose file somebody else may cut short: instead of SIGBUS the whole mapping becomes zero pages of this process.
+   * 0, or a negative errno (ENOSPC: 1024 mappings are guarded). Must be unguarded before it is unmapped.
+   */
+  guardMapping(mapping: ArrayBuffer): number
+  /** 1 when that has happened, 0 when not, a negative errno for a mapping that is not guarded. */
+  guardBroken(mapping: ArrayBuffer): number
+  unguardMapping(mapping: ArrayBuffer): number
 }

@@ -134,6 +134,21 @@ export const CONTROLS: readonly Control[] = [
     code: 'if (final) await this.#store.update', replacement: 'await this.#store.update',
     test: 'src/registry/layout/layout.test.ts', fails: 'a layout shows nothing of an image whose manifest was not published',
   },
+  {
+    name: 'guest-memory-bounds', safeguard: 'addresses of a guest lie inside the memory that it shares', file: 'src/serve/virtiofs/guest-memory.ts',
+    code: "if (!region) throw new CodedError('SERVE_BAD_GUEST', 'a guest names memory that it does not have', { address, length })", replacement: 'if (!region) return',
+    test: 'src/serve/virtiofs/virtqueue.test.ts', fails: 'Virtqueue ends with an error for an indirect table outside of the memory',
+  },
+  {
+    name: 'guest-chain-end', safeguard: 'a chain of descriptors ends', file: 'src/serve/virtiofs/virtqueue.ts',
+    code: 'if (steps > MAX_QUEUE_SIZE) throw', replacement: 'if (steps > 3 * MAX_QUEUE_SIZE) return { head, request, reply }; if (steps < 0) throw',
+    test: 'src/serve/virtiofs/virtqueue.test.ts', fails: 'Virtqueue ends with an error for a chain that leads back to itself',
+  },
+  {
+    name: 'inflight-order', safeguard: 'a request that a killed device had answered is not done again', file: 'src/serve/virtiofs/inflight.ts',
+    code: 'if (last < entries) this.#view.setUint8(this.#descriptor(last) + D.inflight, 0)', replacement: 'void last',
+    test: 'src/serve/virtiofs/virtqueue.test.ts', fails: 'a queue whose device was killed does not repeat a request that was answered in the moment of the kill',
+  },
 ]
 
 /** Takes the safeguard of control `name` out of its file. Throws when there is none, or its code does not stand there once. */

@@ -61,9 +61,11 @@ export async function runNydusd(args: readonly string[], { timeoutMs = START_MS 
   return { ...await endOf(child), stdout }
 }
 
-/** Starts nydusd on `scratch.mountpoint` and waits until its API answers RUNNING (or another `state`). Throws with its output when it ends before. */
-export async function startNydusd(scratch: Scratch, args: readonly string[], { env = {}, socket = scratch.socket, state = 'RUNNING', program = PROGRAM }: { readonly env?: NodeJS.ProcessEnv; readonly socket?: string; readonly state?: string; readonly program?: string } = {}): Promise<RunningDaemon> {
-  const child = spawn(program, ['--mountpoint', scratch.mountpoint, '--apisock', socket, ...args], {
+/** Starts nydusd on `scratch.mountpoint` (or what `where` says instead, another transport's words) and waits until its API answers RUNNING (or another `state`). Throws with its output when it ends before. */
+export async function startNydusd(scratch: Scratch, args: readonly string[], { env = {}, socket = scratch.socket, state = 'RUNNING', program = PROGRAM, where = ['--mountpoint', scratch.mountpoint] }: {
+  readonly env?: NodeJS.ProcessEnv; readonly socket?: string; readonly state?: string; readonly program?: string; readonly where?: readonly string[]
+} = {}): Promise<RunningDaemon> {
+  const child = spawn(program, [...where, '--apisock', socket, ...args], {
     stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...env },
   })
   const ended = endOf(child)

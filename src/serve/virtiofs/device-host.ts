@@ -1,0 +1,140 @@
+// The main thread's side of a vhost-user-fs device: its socket, its thread, and the answers to what the thread could not answer alone.
+
+import { rmSync } from 'node:fs'
+import path from 'node:path'
+import { Worker } from 'node:worker_threads'
+import { publish } from '../../core/diagnostics.ts'
+import { CodedError, fromMessage } from '../../core/errors.ts'
+import { native } from '../../native/load.ts'
+import { ERRNO } from '../errno.ts'
+import type { Owner } from '../fuse/attributes.ts'
+import type { ConnectionPolicy } from '../fuse/connection.ts'
+import type { Miss } from '../fuse/core.ts'
+import type { WorkerMount } from '../worker/messages.ts'
+import type { DeviceStart, FromDevice, ToDevice } from './messages.ts'
+
+/** LIMIT: the thread answers a wake-up between two requests; one that has not after this long is stuck in a system call. */
+const STOP_TIMEOUT_MS = 2_000
+
+export interface DeviceHostOptions {
+  /** Where the socket is made. What lies there is removed when it is a socket that nobody listens on. */
+  readonly socket: string
+  readonly counters: SharedArrayBuffer
+  /** Which block of the counters the thread writes. */
+  readonly thread: number
+  readonly owner: Owner
+  readonly policy: ConnectionPolicy
+}
+
+export interface DeviceListener {
+  /** Must be answered by `answer(token, ...)`, sooner or later. */
+  miss(token: number, miss: Miss, at: number): void
+  /** Nobody waits for that answer any more. */
+  cancel(token: number): void
+  frontEnd(connected: boolean): void
+  failed(error: Error): void
+}
+
+/** A device that listens on its socket until it is stopped. */
+export class DeviceHost {
+  readonly #options: DeviceHostOptions
+  readonly #listener: DeviceListener
+  readonly #worker: Worker
+  readonly #listening: number
+  readonly #wakeUp: number
+  readonly #exited: Promise<void>
+  readonly #unmounting = new Map<number, () => void>()
+  #stopping = false
+
+  /** @throws SERVE_MOUNT when the socket cannot be made */
+  constructor(options: DeviceHostOptions, listener: DeviceListener) {
+    this.#options = options
+    this.#listener = listener
+    this.#listening = listenOn(options.socket)
+    this.#wakeUp = native().eventCreate()
+    const workerData: DeviceStart = {
+      listener: this.#listening, wakeUp: this.#wakeUp, counters: options.counters, thread: options.thread, owner: options.owner, policy: options.policy,
+    }
+    this.#worker = new Worker(new URL('./device-thread.js', import.meta.url), { workerData })
+    this.#worker.on('message', (message: FromDevice) => this.#hear(message))
+    this.#worker.on('error', (error) => this.#fail(error instanceof Error ? error : new Error(String(error))))
+    this.#exited = new Promise((resolve) => this.#worker.once('exit', () => {
+      this.#fail(new Error('the thread of the device ended by itself'))
+      resolve()
+    }))
+  }
+
+  /** Shows one more mount. */
+  addMount(mount: WorkerMount): void {
+    this.#post({ kind: 'mount', ...mount })
+  }
+
+  /** Resolves when the thread touches nothing of the mount any more: true; false when it is stuck. */
+  async dropMount(serial: number): Promise<boolean> {
+    const done = new Promise<void>((resolve) => this.#unmounting.set(serial, resolve))
+    this.#post({ kind: 'unmount', serial })
+    return await within(STOP_TIMEOUT_MS, done)
+  }
+
+  /** The whole reply to a miss, header included. */
+  answer(token: number, bytes: Uint8Array): void {
+    this.#post({ kind: 'answer', token, bytes })
+  }
+
+  /** Ends the thread and removes the socket. False when the thread is stuck in a system call. */
+  async stop(): Promise<boolean> {
+    this.#stopping = true
+    rmSync(this.#options.socket, { force: true })
+    this.#post({ kind: 'stop' })
+    const stopped = await within(STOP_TIMEOUT_MS, this.#exited)
+    if (stopped) for (const fd of [this.#listening, this.#wakeUp]) native().closeFd(fd)
+    return stopped
+  }
+
+  #post(message: ToDevice): void {
+    this.#worker.postMessage(message)
+    native().eventSignal(this.#wakeUp)
+  }
+
+  #hear(message: FromDevice): void {
+    switch (message.kind) {
+      case 'miss': this.#listener.miss(message.token, message.miss, message.at); break
+      case 'cancel': this.#listener.cancel(message.token); break
+      case 'front-end': this.#listener.frontEnd(message.connected); break
+      case 'unmounted':
+        this.#unmounting.get(message.serial)?.()
+        this.#unmounting.delete(message.serial)
+        break
+      case 'warning': publish('serve:warning:raised', { message: message.message }); break
+      case 'request-error': publish('serve:request:error', message); break
+      case 'failed': this.#fail(fromMessage(message.error))
+    }
+  }
+
+  #fail(error: Error): void {
+    if (!this.#stopping) this.#listener.failed(error)
+  }
+}
+
+function listenOn(socket: string): number {
+  const name = Buffer.from(path.resolve(socket))
+  const probe = native().unixConnect(name, false)
+  if (probe >= 0) {
+    native().closeFd(probe)
+    throw new CodedError('SERVE_MOUNT', `somebody listens on ${socket} already`, { socket })
+  }
+  if (probe === -ERRNO.ECONNREFUSED) rmSync(socket, { force: true }) // left by a process that was killed
+  const fd = native().unixListen(name, false)
+  if (fd < 0) throw new CodedError('SERVE_MOUNT', `cannot listen on ${socket}: errno ${-fd}`, { socket, errno: -fd })
+  return fd
+}
+
+async function within(ms: number, promise: Promise<unknown>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<false>((resolve) => { timer = setTimeout(() => resolve(false), ms) })
+  try {
+    return await Promise.race([promise.then(() => true), late])
+  } finally {
+    clearTimeout(timer)
+  }
+}

@@ -1,0 +1,37 @@
+// What the main thread and the thread of a vhost-user-fs device say to each other. Plain data: it crosses a thread boundary.
+
+import type { ErrorMessage } from '../../core/errors.ts'
+import type { Owner } from '../fuse/attributes.ts'
+import type { ConnectionPolicy } from '../fuse/connection.ts'
+import type { Miss } from '../fuse/core.ts'
+import type { WorkerMount } from '../worker/messages.ts'
+
+/** workerData: descriptors belong to the main thread. `thread`: which block of the counters is its own. */
+export interface DeviceStart {
+  readonly listener: number
+  readonly wakeUp: number
+  readonly counters: SharedArrayBuffer
+  readonly thread: number
+  readonly owner: Owner
+  readonly policy: ConnectionPolicy
+}
+
+export type ToDevice =
+  | ({ readonly kind: 'mount' } & WorkerMount)
+  /** Answered with `unmounted`. */
+  | { readonly kind: 'unmount'; readonly serial: number }
+  /** The whole reply to a miss, header included. */
+  | { readonly kind: 'answer'; readonly token: number; readonly bytes: Uint8Array }
+  | { readonly kind: 'stop' }
+
+export type FromDevice =
+  | { readonly kind: 'front-end'; readonly connected: boolean }
+  /** `at`: performance.timeOrigin + now() when the request was taken, ms. Every one must be answered. */
+  | { readonly kind: 'miss'; readonly token: number; readonly miss: Miss; readonly at: number }
+  /** Nobody waits for the answer any more. */
+  | { readonly kind: 'cancel'; readonly token: number }
+  /** Answer to unmount: descriptors and mappings of the file system are not touched any more. */
+  | { readonly kind: 'unmounted'; readonly serial: number }
+  | { readonly kind: 'request-error'; readonly opcode: number; readonly errno: number; readonly message: string }
+  | { readonly kind: 'warning'; readonly message: string }
+  | { readonly kind: 'failed'; readonly error: ErrorMessage }

@@ -1,0 +1,143 @@
+// A daemon whose file systems are seen by a virtual machine: the same mounts, misses and life cycle as a FUSE daemon, behind a vhost-user-fs device.
+// SPEC: spec-surface.md B.1; RUNNING before any monitor has connected, as Kata wants it (reference/vm-containerd.md).
+
+import { publish } from '../../core/diagnostics.ts'
+import { createCounterMemory, OperationCounters } from '../counters.ts'
+import type { DaemonEnd } from '../daemon/daemon.ts'
+import type { MountedFileSystem, MountRequest, OpenMount } from '../daemon/file-system.ts'
+import { type DaemonStateName, LifeCycle } from '../daemon/life-cycle.ts'
+import { type MountInfo, Mounts } from '../daemon/mounts.ts'
+import { type Inflight, MissDesk, REQUEST_DEADLINE_MS } from '../miss-desk.ts'
+import { DeviceHost } from './device-host.ts'
+
+/** The one connection of this daemon, whichever machine is behind it. */
+const SESSION = 1
+/** The device's thread; the main thread's counters are the block behind it. */
+const DEVICE_THREAD = 0
+
+export interface VirtiofsDaemonOptions {
+  readonly id: string
+  readonly supervisor: string | undefined
+  /** Path of the vhost-user socket. */
+  readonly socket: string
+  readonly openMount: OpenMount
+  /** A read that has no bytes after this long fails with EIO. */
+  readonly requestDeadlineMs?: number
+}
+
+/** One daemon: its device, its mounts and its state. */
+export class VirtiofsDaemon {
+  /** Resolves when the daemon has ended, whoever ended it. */
+  readonly done: Promise<DaemonEnd>
+  readonly #options: VirtiofsDaemonOptions
+  readonly #life = new LifeCycle()
+  readonly #counters = createCounterMemory(DEVICE_THREAD + 2)
+  readonly #desk: MissDesk
+  readonly #mounts: Mounts
+  readonly #closing = new AbortController()
+  readonly #background = new Set<Promise<void>>()
+  #device: DeviceHost | undefined
+  #ending: Promise<DaemonEnd> | undefined
+  #finish!: (end: DaemonEnd) => void
+
+  constructor(options: VirtiofsDaemonOptions) {
+    this.#options = options
+    this.done = new Promise((resolve) => { this.#finish = resolve })
+    this.#desk = new MissDesk(new OperationCounters(this.#counters, DEVICE_THREAD + 1), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS)
+    this.#mounts = new Mounts({
+      pool: {
+        addMount: (_session, mount) => this.#device?.addMount(mount),
+        dropMount: async (_session, serial) => await this.#device?.dropMount(serial) ?? true,
+      },
+      desk: this.#desk, threads: DEVICE_THREAD + 1, session: SESSION, openMount: options.openMount, signal: this.#closing.signal,
+      connection: () => undefined, background: (task) => this.background(task),
+    })
+  }
+
+  get state(): DaemonStateName {
+    return this.#life.state
+  }
+
+  get id(): string {
+    return this.#options.id
+  }
+
+  get supervisor(): string | undefined {
+    return this.#options.supervisor
+  }
+
+  /** Listens and serves `mounted`: INIT → READY → RUNNING. @throws SERVE_MOUNT when the socket cannot be made */
+  start(mounted: readonly MountedFileSystem[]): void {
+    this.#life.apply('mount')
+    for (const one of mounted) this.#mounts.place(one)
+    const device = new DeviceHost({
+      socket: this.#options.socket, counters: this.#counters, thread: DEVICE_THREAD, owner: { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 },
+      policy: { xattrs: true, writable: false },
+    }, {
+      miss: (token, miss, at) => this.#mounts.take(SESSION, { send: (bytes) => device.answer(token, bytes), key: token }, miss, at),
+      cancel: (token) => this.#desk.cancel(token),
+      frontEnd: (connected) => publish('serve:guest:changed', { socket: this.#options.socket, connected }),
+      failed: (error) => void this.#end({ error }),
+    })
+    this.#device = device
+    for (const mount of this.#mounts.forWorkers()) device.addMount(mount)
+    this.#life.apply('start')
+    for (const { warmUp } of mounted) if (warmUp) this.background(warmUp)
+  }
+
+  /** Mounts one more file system; the same one again is none. @throws SERVE_ALREADY_MOUNTED, and what opening throws */
+  addMount(request: MountRequest): Promise<void> {
+    return this.#mounts.add(request)
+  }
+
+  /** Mounts in place of what is mounted there. @throws SERVE_NOT_MOUNTED, and what opening throws */
+  replaceMount(request: MountRequest): Promise<void> {
+    return this.#mounts.replace(request)
+  }
+
+  /** Unmounts one of the file systems. @throws SERVE_NOT_MOUNTED */
+  removeMount(mountpoint: string): Promise<void> {
+    return this.#mounts.remove(mountpoint)
+  }
+
+  /** Ends it; the second caller joins the first. The machine's requests are not answered any more. */
+  stop(): Promise<DaemonEnd> {
+    return this.#end({ error: undefined })
+  }
+
+  /** Runs `task` beside the serving; it is aborted and awaited before file systems are closed. What it fails with is logged, not thrown. */
+  background(task: (options: { readonly signal: AbortSignal }) => Promise<void>): void {
+    const running = task({ signal: this.#closing.signal }).catch((error: unknown) => {
+      if (!this.#closing.signal.aborted) publish('serve:warning:raised', { message: error instanceof Error ? error.message : String(error) })
+    })
+    this.#background.add(running)
+    void running.then(() => this.#background.delete(running))
+  }
+
+  /** For the API. */
+  mounts(): MountInfo[] {
+    return this.#mounts.list()
+  }
+
+  /** For the API: reads under way. */
+  inflight(): Inflight[] {
+    return this.#desk.inflight()
+  }
+
+  #end({ error }: { readonly error: Error | undefined }): Promise<DaemonEnd> {
+    this.#ending ??= this.#shutDown(error).then((end) => {
+      this.#finish(end)
+      return end
+    })
+    return this.#ending
+  }
+
+  async #shutDown(error: Error | undefined): Promise<DaemonEnd> {
+    this.#life.apply('stop')
+    this.#closing.abort()
+    await Promise.all([this.#desk.close(), ...this.#background])
+    const stopped = await this.#device?.stop() ?? true
+    if (stopped) await this.#mounts.close()
+    return { error, stuck: !stopped }
+  }
+}

@@ -1,0 +1,125 @@
+// A real virtual machine whose files come through nydusd virtiofs, lazily from a registry.
+
+import { createHash } from 'node:crypto'
+import { execFileSync } from 'node:child_process'
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import path from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { expectOfCase, VECTORS } from '../support/expect.ts'
+import { bootGuest, guestIsThere } from '../support/guest.ts'
+import { Scratch, startNydusd } from '../support/nydusd.ts'
+import { requires } from '../support/requires.ts'
+
+const IMAGE_TOOL = path.resolve(import.meta.dirname, '../../bin/nydus-image')
+const present = requires.root && requires.program('qemu-system-x86_64') && requires.that(guestIsThere(), 'needs a guest kernel (node scripts/guest.mjs)')
+
+const share = (scratch: Scratch): string => path.join(scratch.path, 'fs.sock')
+const where = (scratch: Scratch): readonly string[] => ['virtiofs', '--sock', share(scratch)]
+
+/** A registry that serves the blobs of a directory by range, and counts the bytes. */
+async function registryOf(blobs: string): Promise<AsyncDisposable & { readonly config: (work: string) => string; readonly bytes: number }> {
+  let bytes = 0
+  const server = createServer((request, response) => {
+    const id = /\/blobs\/sha256:([0-9a-f]{64})$/.exec(request.url ?? '')?.[1]
+    const content = id !== undefined && readdirSync(blobs).includes(id) ? readFileSync(path.join(blobs, id)) : undefined
+    const [, first, last] = /bytes=(\d+)-(\d*)/.exec(request.headers.range ?? '') ?? []
+    if (!content) response.writeHead(request.url === '/v2/' ? 200 : 404).end()
+    else if (request.method === 'HEAD' || first === undefined) response.writeHead(200, { 'content-length': content.length }).end(request.method === 'HEAD' ? undefined : content)
+    else {
+      const part = content.subarray(Number(first), last ? Number(last) + 1 : undefined)
+      bytes += part.length
+      response.writeHead(206, { 'content-length': part.length, 'content-range': `bytes ${first}-${Number(first) + part.length - 1}/${content.length}` }).end(part)
+    }
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const address = server.address()
+  if (typeof address !== 'object' || address === null) throw new Error('no port')
+  return {
+    get bytes() { return bytes },
+    config: (work) => JSON.stringify({
+      device: { backend: { type: 'registry', config: { scheme: 'http', host: `127.0.0.1:${address.port}`, repo: 'guest' } }, cache: { type: 'blobcache', config: { work_dir: work } } },
+      mode: 'direct', enable_xattr: true, fs_prefetch: { enable: false },
+    }),
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections()
+      await new Promise((resolve) => server.close(resolve))
+    },
+  }
+}
+
+/** A root file system with a shell, some data and much that nobody reads. */
+function buildRoot(scratch: Scratch): { bootstrap: string; blobs: string; sums: ReadonlyMap<string, string> } {
+  const root = path.join(scratch.path, 'root')
+  const blobs = path.join(scratch.path, 'blobs')
+  for (const directory of ['root/bin', 'root/data', 'root/unread', 'root/tmp', 'blobs']) mkdirSync(path.join(scratch.path, directory), { recursive: true })
+  copyFileSync('/bin/busybox', path.join(root, 'bin/busybox'))
+  const sums = new Map<string, string>()
+  for (let i = 0; i < 40; i++) {
+    const bytes = createHash('shake256', { outputLength: 1000 * (i + 1) }).update(`data ${i}`).digest()
+    writeFileSync(path.join(root, `data/${i}`), bytes)
+    sums.set(`data/${i}`, createHash('sha256').update(bytes).digest('hex'))
+  }
+  writeFileSync(path.join(root, 'unread/big'), createHash('shake256', { outputLength: 2 ** 24 }).update('unread').digest())
+  const bootstrap = path.join(scratch.path, 'image.boot')
+  execFileSync(IMAGE_TOOL, ['create', '--type', 'dir-rafs', '--fs-version', '6', '--compressor', 'zstd', '--bootstrap', bootstrap, '--blob-dir', blobs, root], { stdio: 'ignore' })
+  return { bootstrap, blobs, sums }
+}
+
+function sumsOf(console: string): Map<string, string> {
+  return new Map([...console.matchAll(/SUM ([0-9a-f]{64}) {2}\.?\/?(\S+)/g)].map(([, sum, name]) => [name!, sum!]))
+}
+
+describe.runIf(present)('a virtual machine over nydusd virtiofs', () => {
+  it('runs a program from an overlay over the image, lazily from a registry, again after a reboot, and sees every byte', { timeout: 240_000 }, async () => {
+    using scratch = new Scratch()
+    const { bootstrap, blobs, sums } = buildRoot(scratch)
+    await using registry = await registryOf(blobs)
+    const config = path.join(scratch.path, 'config.json')
+    writeFileSync(config, registry.config(scratch.cache))
+    await using _daemon = await startNydusd(scratch, ['--bootstrap', bootstrap, '--config', config], { where: where(scratch) })
+    await using guest = bootGuest(`
+mount -t virtiofs -o ro image /mnt && echo mounted
+mkdir -p /run/o; mount -t tmpfs none /run/o; mkdir /run/o/up /run/o/work
+mount -t overlay -o lowerdir=/mnt,upperdir=/run/o/up,workdir=/run/o/work none /new
+chroot /new /bin/busybox sh -c 'echo written > /tmp/file; cd /; /bin/busybox sha256sum data/* | /bin/busybox sed "s/^/SUM /"; echo READ $(/bin/busybox cat /tmp/file)'
+echo ask; read answer; [ "$answer" = again ] && reboot -f`, { shares: { image: share(scratch) }, mayReboot: true })
+    await guest.appeared('ask')
+    expect(guest.console()).toMatch(/READ written/)
+    expect(sumsOf(guest.console())).toEqual(sums)
+    const afterFirst = registry.bytes
+    expect(afterFirst).toBeGreaterThan(100_000)
+    expect(afterFirst).toBeLessThan(statSync(path.join(blobs, readdirSync(blobs)[0]!)).size / 2)
+    guest.type('again\n')
+    await guest.appeared('ask\r\nagain')
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    const before = guest.console().length
+    while (!guest.console().slice(before).includes('ask')) await new Promise((resolve) => setTimeout(resolve, 50))
+    expect(sumsOf(guest.console().slice(before))).toEqual(sums)
+    expect(registry.bytes).toBe(afterFirst)
+    guest.type('stop\n')
+    expect(await guest.ended).toMatch(/GUEST: exit/)
+  })
+
+  it('sees images come and go below one export, as Kata mounts them, on several queues', { timeout: 240_000 }, async () => {
+    using scratch = new Scratch()
+    const tree = expectOfCase('v6-rich-zstd')!.filter(({ type, path: name }) => type === 'reg' && /^[\x21-\x7e]+$/.test(name))
+    await using daemon = await startNydusd(scratch, [], { where: where(scratch) })
+    await using guest = bootGuest(`
+mount -t virtiofs -o ro kata /mnt; echo; echo mounted
+read go; cd /mnt/rafs/1/lowerdir && find . -type f -name '[!-~]*' | sort | while read -r f; do echo "SUM $(sha256sum "$f")"; done
+cd /; echo; echo summed; read go; ls /mnt/rafs 2>&1 | head -1; echo; echo looked`, { shares: { kata: share(scratch) }, queues: 2 })
+    await guest.appeared('\nmounted')
+    const body = JSON.stringify({ fs_type: 'rafs', source: path.join(VECTORS, 'v6-rich-zstd/image.boot'), config: readFileSync(scratch.config(), 'utf8') })
+    expect(await daemon.ask('POST', '/api/v1/mount?mountpoint=/rafs/1/lowerdir', body)).toMatchObject({ status: 204 })
+    guest.type('\n')
+    await guest.appeared('\nsummed')
+    const seen = sumsOf(guest.console())
+    expect(tree.filter((entry) => seen.get(entry.path.slice(1)) !== entry.sha256).map((entry) => entry.path)).toEqual([])
+    expect(await daemon.ask('DELETE', '/api/v1/mount?mountpoint=/rafs/1/lowerdir')).toMatchObject({ status: 204 })
+    guest.type('\n')
+    await guest.appeared('\nlooked')
+    expect(guest.console()).toMatch(/No such file/)
+    await guest.ended
+  })
+})
