@@ -56,7 +56,7 @@ function isAlive(pid) {
 // as deep as dist/cli: paths relative to a module's own file still lead to the package's root. No hashes in names: what a daemon has not
 // loaded yet is still there after the next build.
 async function bundle(next) {
-  for (const [name, entry] of [['nydusd', 'cli/nydusd.js'], ['thread', 'serve/worker/thread.js']]) {
+  for (const [name, entry] of [['nydusd', 'cli/nydusd.js'], ['thread', 'serve/worker/thread.js'], ['device-thread', 'serve/virtiofs/device-thread.js']]) {
     const made = await rolldown({
       cwd: path.dirname(next), input: { [name]: path.join(next, entry) }, platform: 'node', external: (id) => !id.startsWith('.') && !path.isAbsolute(id), logLevel: 'warn',
     })

@@ -210,7 +210,7 @@ echo "DEMO: booted"; PATH=/bin:/usr/bin:/usr/local/bin /bin/chroot /new ${quoted
   const code = await new Promise((resolve) => machine.on('close', resolve))
   quit.signal.throwIfAborted()
   const output = /DEMO: booted\r?\n([\s\S]*?)DEMO: exit (\d+)/.exec(console)
-  if (!output || output[2] !== '0') throw new Error(`the machine ended with ${code}${output ? `, the program with ${output[2]}` : ''}:\n${console.slice(-2000)}`)
+  if (output?.[2] !== '0') throw new Error(`the machine ended with ${code}${output ? `, the program with ${output[2]}` : ''}:\n${console.slice(-2000)}`)
   return { output: output[1], mountMs: times.booted - bootStart, runMs: times.exit - times.booted }
 }
 

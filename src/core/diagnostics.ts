@@ -20,6 +20,7 @@ export interface Events {
   'image:step:done': { readonly step: string; readonly detail: string; readonly durationMs: number }
   'image:warning:raised': { readonly message: string }
   'serve:daemon:state': { readonly from: string; readonly to: string }
+  'serve:guest:changed': { readonly socket: string; readonly connected: boolean }
   'serve:mount:done': { readonly mountpoint: string; readonly durationMs: number }
   'serve:request:error': { readonly opcode: number; readonly errno: number; readonly message: string }
   'serve:warning:raised': { readonly message: string }

@@ -1,7 +1,7 @@
 // The serving layer's door: what cli wires together.
 
 export type { ProgramVersion } from './api/documents.ts'
-export { ApiServer, type ApiOptions } from './http-api.ts'
+export { type ApiDaemon, ApiServer, type ApiOptions } from './http-api.ts'
 export { Daemon, type DaemonEnd, type DaemonOptions, type KeptConnection } from './daemon/daemon.ts'
 export { type FileSystem, imageFileSystem, type MountedFileSystem, type MountRequest, type OpenMount } from './daemon/file-system.ts'
 export type { DaemonStateName } from './daemon/life-cycle.ts'

@@ -9,7 +9,7 @@ import { outHeader } from '../wire/fuse/header.ts'
 import { createCounterMemory, fsIoStats, OperationCounters } from './counters.ts'
 import { ERRNO } from './errno.ts'
 import type { Miss } from './fuse/core.ts'
-import { MissDesk, type MissSource } from './miss-desk.ts'
+import { MissDesk, type MissSource, replyTo } from './miss-desk.ts'
 
 const counters = createCounterMemory(1)
 let directory: string
@@ -54,11 +54,11 @@ describe('MissDesk', () => {
     let asked = 0
     const slow: MissSource = { ...imageOf((...given) => { asked++; return never(...given) }), readDeadlineMs: 1100 }
     const began = Date.now()
-    one.take(1, fd, slow, miss(1), Date.now())
+    one.take(1, replyTo(fd), slow, miss(1), Date.now())
     await new Promise((resolve) => setTimeout(resolve, 1200))
     await settled(one)
-    one.take(1, fd, slow, { ...miss(2), offset: 4100, length: 1 }, Date.now())
-    one.take(1, fd, slow, { ...miss(3), nid: 6 }, Date.now())
+    one.take(1, replyTo(fd), slow, { ...miss(2), offset: 4100, length: 1 }, Date.now())
+    one.take(1, replyTo(fd), slow, { ...miss(3), nid: 6 }, Date.now())
     await new Promise((resolve) => setTimeout(resolve, 50))
     expect(one.inflight()).toMatchObject([{ inode: 6 }])
     await one.close()
@@ -69,7 +69,7 @@ describe('MissDesk', () => {
 
   it('answers with the bytes, under the request\'s own id', async () => {
     const one = desk()
-    one.take(1, fd, imageOf(async (nid, offset, target) => target.fill(65 + nid + offset / 4096).length), miss(7), Date.now())
+    one.take(1, replyTo(fd), imageOf(async (nid, offset, target) => target.fill(65 + nid + offset / 4096).length), miss(7), Date.now())
     expect(one.inflight()).toMatchObject([{ inode: 5, opcode: 15 }])
     await settled(one)
     expect(replies()).toEqual([{ errno: 0, uniqueLow: 7, body: 'GGGGGGGGGG' }])
@@ -77,21 +77,21 @@ describe('MissDesk', () => {
 
   it('answers a failed fetch with EIO and no bytes, and one for an unmounted image with ESTALE', async () => {
     const one = desk()
-    one.take(1, fd, imageOf(async (_inode, _offset, target) => {
+    one.take(1, replyTo(fd), imageOf(async (_inode, _offset, target) => {
       target.fill(1)
       throw new CodedError('STORAGE_DIGEST_MISMATCH', 'chunk 0')
     }), miss(1), Date.now())
     await settled(one)
-    one.take(1, fd, undefined, miss(2), Date.now())
+    one.take(1, replyTo(fd), undefined, miss(2), Date.now())
     await settled(one)
     expect(replies()).toEqual([{ errno: ERRNO.EIO, uniqueLow: 1, body: '' }, { errno: ERRNO.ESTALE, uniqueLow: 2, body: '' }])
   })
 
   it('gives an interrupted read up with EINTR, and leaves the others alone', async () => {
     const one = desk()
-    one.take(1, fd, imageOf(never), miss(1), Date.now())
-    one.take(1, fd, imageOf(never), miss(3), Date.now())
-    one.interrupt(1, fd, 1, 0x8000_0000)
+    one.take(1, replyTo(fd), imageOf(never), miss(1), Date.now())
+    one.take(1, replyTo(fd), imageOf(never), miss(3), Date.now())
+    one.interrupt(1, replyTo(fd), 1, 0x8000_0000)
     await new Promise((resolve) => setTimeout(resolve, 20))
     expect(replies()).toEqual([{ errno: ERRNO.EINTR, uniqueLow: 1, body: '' }])
     expect(one.inflight()).toHaveLength(1)
@@ -99,23 +99,23 @@ describe('MissDesk', () => {
   })
 
   it('asks the kernel to send an INTERRUPT again that came before its request', () => {
-    desk().interrupt(1, fd, 8, 0x8000_0000)
+    desk().interrupt(1, replyTo(fd), 8, 0x8000_0000)
     expect(replies()).toEqual([{ errno: ERRNO.EAGAIN, uniqueLow: 9, body: '' }])
   })
 
   it('lets no read hang for ever: after its deadline it is EIO', async () => {
     const one = desk(30)
-    one.take(1, fd, imageOf(never), miss(1), Date.now())
+    one.take(1, replyTo(fd), imageOf(never), miss(1), Date.now())
     await settled(one)
     expect(replies()).toEqual([{ errno: ERRNO.EIO, uniqueLow: 1, body: '' }])
   })
 
   it('answers everything when it is closed, and what comes afterwards with EIO, fetching nothing', async () => {
     const one = desk()
-    one.take(1, fd, imageOf(never), miss(1), Date.now())
-    one.take(2, fd, imageOf(never), miss(2), Date.now())
+    one.take(1, replyTo(fd), imageOf(never), miss(1), Date.now())
+    one.take(2, replyTo(fd), imageOf(never), miss(2), Date.now())
     await one.close()
-    one.take(1, fd, imageOf(() => { throw new Error('asked for bytes') }), miss(3), Date.now())
+    one.take(1, replyTo(fd), imageOf(() => { throw new Error('asked for bytes') }), miss(3), Date.now())
     expect(replies()).toEqual([{ errno: ERRNO.EINTR, uniqueLow: 1, body: '' }, { errno: ERRNO.EINTR, uniqueLow: 2, body: '' }, { errno: ERRNO.EIO, uniqueLow: 3, body: '' }])
     expect(one.inflight()).toEqual([])
   })
@@ -123,8 +123,8 @@ describe('MissDesk', () => {
   it('counts reads and failures', async () => {
     const memory = createCounterMemory(1)
     const one = new MissDesk(new OperationCounters(memory, 0))
-    one.take(1, fd, imageOf(async () => 10), miss(1), Date.now())
-    one.take(1, fd, undefined, miss(2), Date.now())
+    one.take(1, replyTo(fd), imageOf(async () => 10), miss(1), Date.now())
+    one.take(1, replyTo(fd), undefined, miss(2), Date.now())
     await settled(one)
     const stats = fsIoStats(memory, '/')
     expect(stats).toMatchObject({ id: '/', data_read: 10, block_count_read: [1, 0, 0, 0, 0, 0, 0, 0] })

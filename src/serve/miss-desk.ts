@@ -33,7 +33,10 @@ export interface MissSource {
   readonly readDeadlineMs?: number
 }
 
-interface Pending { readonly controller: AbortController; readonly miss: Miss; readonly at: number; readonly done: Promise<void> }
+/** Gives a whole reply, header included, to whoever asked. */
+export type Reply = (message: Uint8Array) => void
+
+interface Pending { readonly session: number; readonly controller: AbortController; readonly miss: Miss; readonly at: number; readonly done: Promise<void> }
 
 /** Takes the reads that workers could not answer, obtains their bytes and replies, each within a deadline. */
 export class MissDesk {
@@ -53,11 +56,11 @@ export class MissDesk {
     return this.#abandoned
   }
 
-  /** Answers `miss` on `fd`, sooner or later. `at`: when it was read, ms since the epoch. */
-  take(session: number, fd: number, source: MissSource | undefined, miss: Miss, at: number, counters = this.#counters): void {
+  /** Answers `miss` through `answer`, sooner or later. `at`: when it was read, ms since the epoch. */
+  take(session: number, answer: Reply, source: MissSource | undefined, miss: Miss, at: number, counters = this.#counters): void {
     if (this.#abandoned) return
     if (this.#closed) {
-      reply(fd, miss, ERRNO.EIO)
+      reply(answer, miss, ERRNO.EIO)
       return
     }
     const key = keyOf(session, miss.uniqueLow, miss.uniqueHigh)
@@ -65,21 +68,26 @@ export class MissDesk {
     const deadlineMs = Math.min(this.#deadlineMs, source?.readDeadlineMs || Number.POSITIVE_INFINITY)
     const deadline = setTimeout(() => controller.abort(
       new CodedError('STORAGE_UNREACHABLE', `no bytes within ${deadlineMs} ms`, { nid: miss.nid, offset: miss.offset })), deadlineMs)
-    const done = this.#answer(fd, source, miss, controller.signal).then((errno) => {
+    const done = this.#answer(answer, source, miss, controller.signal).then((errno) => {
       clearTimeout(deadline)
       this.#pending.delete(key)
       counters.record(FUSE_OP.READ, errno, performance.timeOrigin + performance.now() - at, miss.length)
     })
-    this.#pending.set(key, { controller, miss, at, done })
+    this.#pending.set(key, { session, controller, miss, at, done })
   }
 
   /** The kernel no longer waits for the request. One that is not here is either answered, or its message has not come yet: the kernel asks again. */
-  interrupt(session: number, fd: number, uniqueLow: number, uniqueHigh: number): void {
+  interrupt(session: number, answer: Reply, uniqueLow: number, uniqueHigh: number): void {
     const pending = this.#pending.get(keyOf(session, uniqueLow, uniqueHigh))
     if (this.#abandoned) return
     if (pending) pending.controller.abort()
     // SPEC: fuse.h FUSE_INT_REQ_BIT: an INTERRUPT's own unique is the request's with bit 0 set
-    else reply(fd, { uniqueLow: (uniqueLow | 1) >>> 0, uniqueHigh }, ERRNO.EAGAIN)
+    else reply(answer, { uniqueLow: (uniqueLow | 1) >>> 0, uniqueHigh }, ERRNO.EAGAIN)
+  }
+
+  /** Ends the reads of `session`. */
+  cancel(session: number): void {
+    for (const { controller, session: of } of this.#pending.values()) if (of === session) controller.abort()
   }
 
   /** Ends all reads, and answers those that still come with EIO at once (the kernel repeats a read that failed); resolves when all are answered. */
@@ -114,16 +122,16 @@ export class MissDesk {
     }))
   }
 
-  async #answer(fd: number, source: MissSource | undefined, miss: Miss, signal: AbortSignal): Promise<number> {
+  async #answer(answer: Reply, source: MissSource | undefined, miss: Miss, signal: AbortSignal): Promise<number> {
     const began = performance.now()
     try {
-      if (!source) return reply(fd, miss, ERRNO.ESTALE)
+      if (!source) return reply(answer, miss, ERRNO.ESTALE)
       const known = this.#failed.find(miss)
-      if (known !== undefined) return reply(fd, miss, known)
+      if (known !== undefined) return reply(answer, miss, known)
       const message = new Uint8Array(outHeader.size + miss.length)
       outHeader.encode({ length: message.length, error: 0, uniqueLow: miss.uniqueLow, uniqueHigh: miss.uniqueHigh }, message)
       await source.readInto(miss.nid, miss.offset, message.subarray(outHeader.size), { signal })
-      if (!this.#abandoned) send(fd, message)
+      if (!this.#abandoned) answer(message)
       return 0
     } catch (error) {
       const errno = errnoOf(error)
@@ -132,7 +140,7 @@ export class MissDesk {
         publish('serve:request:error', { opcode: FUSE_OP.READ, errno, message: error instanceof Error ? error.message : String(error) })
         this.#failed.note(miss, errno, performance.now() - began)
       }
-      return reply(fd, miss, errno)
+      return reply(answer, miss, errno)
     }
   }
 }
@@ -142,12 +150,12 @@ function keyOf(session: number, uniqueLow: number, uniqueHigh: number): string {
 }
 
 /** Answers with an error; returns it. */
-function reply(fd: number, { uniqueLow, uniqueHigh }: Pick<Miss, 'uniqueLow' | 'uniqueHigh'>, errno: number): number {
-  send(fd, outHeader.encode({ length: outHeader.size, error: -errno, uniqueLow, uniqueHigh }))
+function reply(answer: Reply, { uniqueLow, uniqueHigh }: Pick<Miss, 'uniqueLow' | 'uniqueHigh'>, errno: number): number {
+  answer(outHeader.encode({ length: outHeader.size, error: -errno, uniqueLow, uniqueHigh }))
   return errno
 }
 
-// The kernel refuses a reply only when the request or the whole connection is gone: nobody is left to tell.
-function send(fd: number, message: Uint8Array): void {
-  native().fuseReply(fd, message, -1, 0, 0)
+/** Replies to the FUSE connection `fd`. The kernel refuses one only when the request or the whole connection is gone: nobody is left to tell. */
+export function replyTo(fd: number): Reply {
+  return (message) => void native().fuseReply(fd, message, -1, 0, 0)
 }

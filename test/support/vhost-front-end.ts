@@ -40,6 +40,7 @@ export class TestFrontEnd implements Disposable {
   readonly options: Required<FrontEndOptions>
   #unique = 0
   #needReply = 0
+  #closed = false
 
   constructor(path: string, options: FrontEndOptions = {}) {
     this.options = { memoryBytes: 2 ** 24, queueSize: 64, requestQueues: 1, eventIndex: true, replyAck: true, memorySlots: false, ...options }
@@ -105,7 +106,7 @@ export class TestFrontEnd implements Disposable {
     const accepted = features & (bit(VHOST_USER_F_PROTOCOL_FEATURES) | bit(VIRTIO_F.VERSION_1) | bit(VIRTIO_F.INDIRECT_DESC) | (this.options.eventIndex ? bit(VIRTIO_F.EVENT_IDX) : 0n))
     this.#expect(this.do(VHOST_USER.SET_FEATURES, u64Payload.encode({ value: accepted })))
     this.shareMemory()
-    this.queues.forEach((_, index) => this.startQueue(index))
+    for (const index of this.queues.keys()) this.startQueue(index)
   }
 
   shareMemory(): void {
@@ -185,6 +186,8 @@ export class TestFrontEnd implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    if (this.#closed) return
+    this.#closed = true
     closeSync(this.socket)
     for (const queue of this.queues) queue.close()
     this.memory[Symbol.dispose]()

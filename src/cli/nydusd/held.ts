@@ -8,7 +8,7 @@ import { OWNER_VARIABLE } from '../../core/owner.ts'
 import { KiB } from '../../core/units.ts'
 import { native } from '../../native/load.ts'
 import { watchDescriptor } from '../../native/poll.ts'
-import { type ApiOptions, ApiServer, type Daemon, type Kept, type KeptConnection } from '../../serve/index.ts'
+import { type ApiDaemon, type ApiOptions, ApiServer, type Kept, type KeptConnection } from '../../serve/index.ts'
 import { EXIT, explain } from '../conventions.ts'
 import type { OptionName } from './options.ts'
 import { codeOf, interpret } from './program.ts'
@@ -101,7 +101,7 @@ class Holder {
     }
   }
 
-  async listen(daemon: Daemon, options: ApiOptions, { isListening }: Greeting): Promise<ApiServer> {
+  async listen(daemon: ApiDaemon, options: ApiOptions, { isListening }: Greeting): Promise<ApiServer> {
     this.#api = await ApiServer.attach(daemon, options)
     if (!isListening) {
       rmSync(options.socket, { force: true })

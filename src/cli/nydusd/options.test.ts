@@ -37,8 +37,13 @@ describe('the nydusd command line', () => {
     if (command.kind === 'usage') expect(command.message).toMatch(message)
   })
 
+  it('takes a socket for a virtual machine, with and without the word', () => {
+    for (const text of ['virtiofs --sock s', '--sock s']) expect(parse(text)).toMatchObject({ kind: 'virtiofs' })
+    for (const text of ['virtiofs', 'virtiofs --sock s --mountpoint m', 'fuse --sock s --mountpoint m']) expect(parse(text)).toMatchObject({ kind: 'usage' })
+  })
+
   it('knows the services that come later by name', () => {
-    for (const name of ['virtiofs', 'uffd', 'singleton', 'nbd']) expect(parse(`${name} --sock s`)).toEqual({ kind: 'later', name })
+    for (const name of ['uffd', 'singleton', 'nbd']) expect(parse(`${name} --sock s`)).toEqual({ kind: 'later', name })
   })
 
   it('explains every option and gives an example', () => {

@@ -21,6 +21,8 @@ export const OPTIONS = [
   { name: 'prefetch-files', value: 'file', group: 'File system', help: 'List of paths to fetch ahead, one a line' },
   { name: 'virtual-mountpoint', short: 'm', value: 'path', group: 'File system', fallback: '/', help: 'Path of the image inside the file system' },
   { name: 'shared-dir', short: 's', value: 'dir', group: 'File system', help: 'Pass a local directory through (a later version)' },
+  { name: 'sock', value: 'path', group: 'File system', help: 'With virtiofs: Unix socket that the virtual machine\'s monitor connects to' },
+  { name: 'hybrid-mode', group: 'File system', help: 'With virtiofs: images and passed-through directories in one export (always so here)' },
   { name: 'fuse-threads', alias: 'thread-num', value: 'count', group: 'File system', fallback: '2', help: 'Threads that serve requests; never more than processors' },
   { name: 'writable', group: 'File system', help: 'Mount read-write: writes are still refused, but by the file system' },
   { name: 'failover-policy', value: 'policy', group: 'File system', fallback: 'resend', help: 'none, resend or flush: what becomes of requests under way after a takeover' },
@@ -42,16 +44,18 @@ export type OptionName = (typeof OPTIONS)[number]['name']
 /** What the command line asked for. */
 export type Command =
   | { readonly kind: 'help' | 'version' }
-  | { readonly kind: 'fuse'; readonly values: ReadonlyMap<OptionName, string> }
+  | { readonly kind: 'fuse' | 'virtiofs'; readonly values: ReadonlyMap<OptionName, string> }
   /** A subcommand of upstream's that this version does not have. */
   | { readonly kind: 'later'; readonly name: string }
   | { readonly kind: 'usage'; readonly message: string }
 
 /** Upstream's other services, and what each will be. */
 const LATER: ReadonlyMap<string, string> = new Map([
-  ['virtiofs', 'vhost-user-fs for virtual machines'], ['uffd', 'page faults of a virtual machine'],
+  ['uffd', 'page faults of a virtual machine'],
   ['singleton', 'kernel EROFS over fscache'], ['nbd', 'network block device'],
 ])
+/** Subcommands that serve. */
+const SERVICES: readonly string[] = ['fuse', 'virtiofs']
 const CHOICES: ReadonlyMap<string, readonly string[]> = new Map([
   ['log-level', ['trace', 'debug', 'info', 'warn', 'error']],
   ['failover-policy', ['none', 'resend', 'flush']],
@@ -72,8 +76,8 @@ export function parseArguments(argv: readonly string[]): Command {
     if (word === '-h' || word === '--help' || (word === 'help' && subcommand === undefined)) return { kind: 'help' }
     if (word === '-V' || word === '--version') return { kind: 'version' }
     if (!word.startsWith('-')) {
-      if (subcommand !== undefined || (word !== 'fuse' && !LATER.has(word))) return { kind: 'usage', message: `unexpected argument '${word}' found` }
-      if (word !== 'fuse') return { kind: 'later', name: word }
+      if (subcommand !== undefined || (!SERVICES.includes(word) && !LATER.has(word))) return { kind: 'usage', message: `unexpected argument '${word}' found` }
+      if (!SERVICES.includes(word)) return { kind: 'later', name: word }
       subcommand = word
       continue
     }
@@ -87,10 +91,12 @@ export function parseArguments(argv: readonly string[]): Command {
     if (!takesValue && split.value !== undefined) return { kind: 'usage', message: `unexpected value '${split.value}' for '${shown(row)}' found; no more were expected` }
     values.set(row.name, value)
   }
-  const wrong = complaint(values)
+  // COMPAT: an older Kata leaves the word `virtiofs` out
+  const service = subcommand === 'virtiofs' || (subcommand === undefined && values.has('sock')) ? 'virtiofs' : 'fuse'
+  const wrong = complaint(values, service)
   if (wrong !== undefined) return { kind: 'usage', message: wrong }
   for (const row of OPTIONS) if ('fallback' in row && !values.has(row.name)) values.set(row.name, row.fallback)
-  return { kind: 'fuse', values }
+  return { kind: service, values }
 }
 
 function splitWord(word: string): { key: string; value?: string } | undefined {
@@ -114,10 +120,18 @@ function shownName(name: OptionName): string {
   return shown(OPTIONS.find((row) => row.name === name)!)
 }
 
-function complaint(values: ReadonlyMap<OptionName, string>): string | undefined {
+/** What makes no sense with the other service. */
+const FOREIGN: Readonly<Record<'fuse' | 'virtiofs', readonly OptionName[]>> = {
+  fuse: ['sock', 'hybrid-mode'], virtiofs: ['mountpoint', 'writable', 'upgrade', 'supervisor', 'failover-policy', 'self-heal', 'server'],
+}
+
+function complaint(values: ReadonlyMap<OptionName, string>, service: 'fuse' | 'virtiofs'): string | undefined {
+  const foreign = FOREIGN[service].find((name) => values.has(name))
+  if (foreign !== undefined) return `the argument '${shownName(foreign)}' cannot be used with '${service}'`
   for (const [a, b] of CONFLICTS) if (values.has(a) && values.has(b)) return `the argument '${shownName(a)}' cannot be used with '${shownName(b)}'`
   const missing = REQUIRES.filter(([a, b]) => values.has(a) && !values.has(b)).map(([, b]) => b)
-  if (!values.has('mountpoint')) missing.unshift('mountpoint')
+  const place = service === 'fuse' ? 'mountpoint' : 'sock'
+  if (!values.has(place)) missing.unshift(place)
   if (missing.length > 0) return `the following required arguments were not provided:\n${missing.map((name) => `  ${shownName(name)}`).join('\n')}`
   for (const [name, allowed] of CHOICES) {
     const value = [...values].find(([key]) => key === name)?.[1]
@@ -133,7 +147,7 @@ function complaint(values: ReadonlyMap<OptionName, string>): string | undefined 
 }
 
 /** After a usage error, as clap prints it. */
-export const USAGE = 'Usage: nydusd [fuse] [OPTIONS] --mountpoint <mountpoint>'
+export const USAGE = 'Usage: nydusd [fuse] [OPTIONS] --mountpoint <mountpoint>\n       nydusd virtiofs [OPTIONS] --sock <path>'
 
 /** `nydusd --help`. */
 export function helpText(): string {
@@ -146,6 +160,7 @@ ${USAGE}
 
 Subcommands:
   fuse       Serve through FUSE (this is what happens without a subcommand)
+  virtiofs   Serve a virtual machine: a vhost-user-fs device on a socket
 ${[...LATER].map(([name, what]) => `  ${name.padEnd(11)}${what} (not in this version)`).join('\n')}
 
 ${section('File system')}

@@ -47,7 +47,8 @@ export function interpret(argv: readonly string[]): Values | Printed {
     case 'version': return { code: EXIT.ok, out: `${versionBlock()}\n` }
     case 'usage': return { code: EXIT.usage, error: `error: ${command.message}\n\n${USAGE}\n\nFor more information, try '--help'.\n` }
     case 'later': return { code: EXIT.failed, error: `Error: '${command.name}' is not in this version of nydusd; it serves through FUSE ('nydusd fuse --help')\n` }
-    case 'fuse': return command.values
+    case 'fuse':
+    case 'virtiofs': return command.values
   }
 }
 

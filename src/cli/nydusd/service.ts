@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { CodedError } from '../../core/errors.ts'
 import { machineLimits } from '../../native/machine.ts'
-import { type ApiOptions, type ApiServer, Daemon, type DaemonEnd, decodeState, type FailoverPolicy, type Kept, type KeptConnection, mountedDevice } from '../../serve/index.ts'
+import { type ApiDaemon, type ApiOptions, type ApiServer, Daemon, type DaemonEnd, decodeState, type FailoverPolicy, type Kept, type KeptConnection, mountedDevice } from '../../serve/index.ts'
 import { explain, type LogLevel } from '../conventions.ts'
 import { buildInfo } from '../version.ts'
 import { raiseFileLimit } from './limits.ts'
@@ -20,7 +20,7 @@ export interface Host {
   /** Hears what the next server would need. */
   keep?(kept: KeptConnection): void
   /** Makes the API reachable at the path of `options`. @throws CONFIG_INVALID */
-  listen(daemon: Daemon, options: ApiOptions): Promise<ApiServer>
+  listen(daemon: ApiDaemon, options: ApiOptions): Promise<ApiServer>
   /** Calls `stop` when the daemon is to unmount and end, `abandon` when it is to end alone, `reopen` when its log file has been renamed. */
   listenForOrders(orders: { stop(): void; abandon(): void; reopen(): void }): void
 }
@@ -31,14 +31,7 @@ export async function serve(values: Values, host: Host): Promise<{ readonly end:
   // SAFETY: parseArguments admits the names of LOG_LEVELS only.
   const log = new Log({ level: values.get('log-level') as LogLevel, file: values.get('log-file'), rotationMiB: Number(values.get('log-rotation-size')) })
   const stop = new AbortController()
-  const daemon = new Daemon({
-    id: values.get('id') ?? '', supervisor: values.get('supervisor'), mountpoint: values.get('mountpoint')!,
-    threads: Math.min(Number(values.get('fuse-threads')), machineLimits().processors), writable: values.has('writable'),
-    openMount: async (request, options) => await (await import('./image.ts')).openMount(request, options),
-    // SAFETY: parseArguments admits the three policies only.
-    failoverPolicy: values.get('failover-policy') as FailoverPolicy,
-    ...(host.keep && { keep: (kept) => host.keep?.(kept) }),
-  })
+  const { daemon, begin } = values.has('sock') ? (await import('./virtiofs.ts')).virtiofsService(values) : fuseService(values, host)
   host.listenForOrders({
     stop() {
       stop.abort()
@@ -49,13 +42,7 @@ export async function serve(values: Values, host: Host): Promise<{ readonly end:
   })
   let api: ApiServer | undefined
   try {
-    if (host.kept) {
-      await daemon.restore(decodeState(host.kept.bytes), host.kept.fd)
-      daemon.start()
-    } else if (!(await startsInInit(values))) {
-      const { openFirstMount } = await import('./image.ts') // loaded while the first worker starts
-      daemon.mount(await openFirstMount(values, { signal: stop.signal }))
-    }
+    await begin(stop.signal)
     api = await listen(daemon, log, values, host)
   } catch (error) {
     const interrupted = stop.signal.aborted
@@ -72,12 +59,41 @@ export async function serve(values: Values, host: Host): Promise<{ readonly end:
   return { end, log }
 }
 
+/** A daemon of any transport, and what makes it RUNNING. */
+export interface Service {
+  readonly daemon: ApiDaemon & Pick<Daemon, 'stop' | 'done'>
+  begin(signal: AbortSignal): Promise<void>
+}
+
+function fuseService(values: Values, host: Host): Service {
+  const daemon = new Daemon({
+    id: values.get('id') ?? '', supervisor: values.get('supervisor'), mountpoint: values.get('mountpoint')!,
+    threads: Math.min(Number(values.get('fuse-threads')), machineLimits().processors), writable: values.has('writable'),
+    openMount: async (request, options) => await (await import('./image.ts')).openMount(request, options),
+    // SAFETY: parseArguments admits the three policies only.
+    failoverPolicy: values.get('failover-policy') as FailoverPolicy,
+    ...(host.keep && { keep: (kept) => host.keep?.(kept) }),
+  })
+  return {
+    daemon,
+    async begin(signal) {
+      if (host.kept) {
+        await daemon.restore(decodeState(host.kept.bytes), host.kept.fd)
+        daemon.start()
+      } else if (!(await startsInInit(values))) {
+        const { openFirstMount } = await import('./image.ts') // loaded while the first worker starts
+        daemon.mount(await openFirstMount(values, { signal }))
+      }
+    },
+  }
+}
+
 function refuseLaterOptions(values: Values): void {
   if (values.has('shared-dir')) throw new CodedError('CONFIG_INVALID', '--shared-dir (passing a directory through) is not in this version of nydusd')
   if (values.get('virtual-mountpoint') !== '/') throw new CodedError('CONFIG_INVALID', '--virtual-mountpoint other than / is not in this version of nydusd')
 }
 
-async function listen(daemon: Daemon, log: Log, values: Values, host: Host): Promise<ApiServer | undefined> {
+async function listen(daemon: ApiDaemon, log: Log, values: Values, host: Host): Promise<ApiServer | undefined> {
   const socket = values.get('apisock')
   if (socket === undefined) return undefined
   const { version, gitCommit, buildTime } = buildInfo()

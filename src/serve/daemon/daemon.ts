@@ -9,8 +9,9 @@ import { FUSE_INIT_FLAG2 } from '../../wire/fuse/init.ts'
 import { native } from '../../native/load.ts'
 import { OperationCounters } from '../counters.ts'
 import { MAX_READ } from '../fuse/connection.ts'
+import { forgetNames } from '../kernel-names.ts'
 import { mountedDevice, prepareMountpoint, setReadahead, unmount } from '../mountpoint.ts'
-import { type Inflight, MissDesk, REQUEST_DEADLINE_MS } from '../miss-desk.ts'
+import { type Inflight, MissDesk, replyTo, REQUEST_DEADLINE_MS } from '../miss-desk.ts'
 import { type FuseSession, mountSession } from '../session.ts'
 import { within, WorkerPool } from '../worker/pool.ts'
 import type { MountedFileSystem, MountRequest, OpenMount } from './file-system.ts'
@@ -73,14 +74,14 @@ export class Daemon {
     this.#options = options
     this.done = new Promise((resolve) => { this.#finish = resolve })
     this.#pool = new WorkerPool(options.threads, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }, {
-      miss: (session, miss, at) => this.#mounts.take(session, this.#session?.fd ?? -1, miss, at),
-      interrupt: (session, low, high) => this.#desk.interrupt(session, this.#session?.fd ?? -1, low, high),
+      miss: (session, miss, at) => this.#mounts.take(session, replyTo(this.#session?.fd ?? -1), miss, at),
+      interrupt: (session, low, high) => this.#desk.interrupt(session, replyTo(this.#session?.fd ?? -1), low, high),
       ended: () => void this.#end({ unmount: false, handOn: false, error: undefined }),
       failed: (error) => void this.#end({ unmount: true, handOn: false, error }),
     })
     this.#desk = new MissDesk(new OperationCounters(this.#pool.counters, options.threads), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS)
     this.#mounts = new Mounts({
-      pool: this.#pool, desk: this.#desk, threads: options.threads, session: SESSION, openMount: options.openMount, signal: this.#closing.signal,
+      desk: this.#desk, threads: options.threads, openMount: options.openMount, signal: this.#closing.signal,
       changed: () => this.#keep(), background: (task) => this.background(task),
     })
   }
@@ -207,7 +208,13 @@ export class Daemon {
     this.#session = session
     this.#device = mountedDevice(session.mountpoint)
     if (this.#device !== undefined && process.geteuid?.() === 0) setReadahead(this.#device, MAX_READ / KiB)
-    this.#mounts.serve(session)
+    this.#mounts.serve({
+      xattrs: session.connection.xattrs,
+      begin: (mounts) => this.#pool.addSession(SESSION, session, mounts),
+      addMount: (mount) => this.#pool.addMount(SESSION, mount),
+      dropMount: (serial) => this.#pool.dropMount(SESSION, serial),
+      forget: (stale) => forgetNames(session.fd, stale),
+    })
     this.#life.apply('start')
     this.#keep()
   }

@@ -7,21 +7,16 @@ import { publish } from '../../core/diagnostics.ts'
 import { CodedError } from '../../core/errors.ts'
 import { createCounterMemory, OperationCounters } from '../counters.ts'
 import type { Miss } from '../fuse/core.ts'
-import { forgetNames, type StaleNames } from '../kernel-names.ts'
-import type { MissDesk } from '../miss-desk.ts'
-import type { FuseSession } from '../session.ts'
+import type { StaleNames } from '../kernel-names.ts'
+import type { MissDesk, Reply } from '../miss-desk.ts'
 import type { WorkerMount } from '../worker/messages.ts'
-import type { WorkerPool } from '../worker/pool.ts'
 import type { MountedFileSystem, MountRequest, OpenMount } from './file-system.ts'
 import { canonicalMountpoint, MountTable, type Row, type SavedRow } from './mount-table.ts'
 
 /** What mounts need of their daemon. */
 export interface MountsEnvironment {
-  readonly pool: WorkerPool
   readonly desk: MissDesk
   readonly threads: number
-  /** Serial of the session that shows them. */
-  readonly session: number
   readonly openMount: OpenMount | undefined
   /** Aborted when the daemon ends. */
   readonly signal: AbortSignal
@@ -29,6 +24,19 @@ export interface MountsEnvironment {
   changed(): void
   /** Runs a task that nobody waits for. */
   background(task: (options: { readonly signal: AbortSignal }) => Promise<void>): void
+}
+
+/** Those who show the mounts: the workers of a FUSE session, or the thread of a virtual machine's device. */
+export interface Viewers {
+  /** False when whoever looks was told once and for ever that there are no extended attributes. */
+  readonly xattrs: boolean
+  /** From now on they serve, at first these. */
+  begin(mounts: readonly WorkerMount[]): void
+  addMount(mount: WorkerMount): void
+  /** Resolves when none of them touches the mount's descriptors any more; false when one is stuck. */
+  dropMount(serial: number): Promise<boolean>
+  /** Makes the kernel behind them forget what it remembered. Resolves when it shows the new state; `freed` when it let go of the old one. */
+  forget(stale: StaleNames): Promise<{ readonly freed: Promise<void> }>
 }
 
 /** In the table: what is mounted, and its counters (a block for each worker, the last one for the main thread). */
@@ -59,7 +67,7 @@ export class Mounts {
   readonly #env: MountsEnvironment
   #table = new MountTable<Entry>()
   /** Undefined until `serve`. */
-  #connection: FuseSession | undefined
+  #viewers: Viewers | undefined
   /** What the kernel may remember of mounts that were changed before that. */
   readonly #stale: StaleNames[] = []
   /** The last operation on each mountpoint: those of one mountpoint follow each other. */
@@ -101,12 +109,12 @@ export class Mounts {
     }
   }
 
-  /** Lets workers serve the mounts over a connection. */
-  serve(connection: FuseSession): void {
-    this.#connection = connection
-    this.#env.pool.addSession(this.#env.session, connection, [...this.#table].map(forWorker))
+  /** Lets `viewers` serve the mounts. */
+  serve(viewers: Viewers): void {
+    this.#viewers = viewers
+    viewers.begin([...this.#table].map(forWorker))
     for (const { mounted } of this.#table) if (mounted.warmUp) this.#env.background(mounted.warmUp)
-    for (const stale of this.#stale.splice(0)) this.#env.background(async () => await (await forgetNames(connection.fd, stale)).freed)
+    for (const stale of this.#stale.splice(0)) this.#env.background(async () => await (await viewers.forget(stale)).freed)
   }
 
   /** Mounts; the same mount again is none. @throws SERVE_ALREADY_MOUNTED, and what opening throws */
@@ -149,9 +157,9 @@ export class Mounts {
   }
 
   /** Passes the bytes of a miss on. */
-  take(session: number, fd: number, miss: Miss, at: number): void {
+  take(session: number, reply: Reply, miss: Miss, at: number): void {
     const mounted = this.bySerial(miss.serial)
-    this.#env.desk.take(session, fd, mounted?.fileSystem, miss, at, mounted?.missCounters)
+    this.#env.desk.take(session, reply, mounted?.fileSystem, miss, at, mounted?.missCounters)
   }
 
   /** For a saved state. */
@@ -187,7 +195,7 @@ export class Mounts {
   // A kernel that was told once that there are no extended attributes (what the first image wants) never asks again.
   #admit({ fileSystem, mountpoint }: MountedFileSystem): void {
     if (this.#env.signal.aborted) throw new CodedError('SERVE_STATE', 'the daemon is ending')
-    if (fileSystem.hasXattr && this.#connection?.connection.xattrs === false) {
+    if (fileSystem.hasXattr && this.#viewers?.xattrs === false) {
       throw new CodedError('SERVE_UNSUPPORTED', 'the image has extended attributes, which a daemon that was started with an image without any cannot show: start one without --bootstrap', { mountpoint })
     }
   }
@@ -196,23 +204,23 @@ export class Mounts {
     const began = performance.now()
     const { row, replaced, stale } = this.#table.attach(this.#entryOf(mounted))
     this.#env.changed()
-    if (this.#connection) this.#env.pool.addMount(this.#env.session, forWorker(row))
+    this.#viewers?.addMount(forWorker(row))
     await this.#forget(stale)
     if (replaced) await this.#release(replaced, this.#drop(replaced))
-    if (this.#connection && mounted.warmUp) this.#env.background(mounted.warmUp)
+    if (this.#viewers && mounted.warmUp) this.#env.background(mounted.warmUp)
     publish('serve:mount:done', { mountpoint: mounted.mountpoint, durationMs: performance.now() - began })
   }
 
   async #forget(stale: StaleNames): Promise<void> {
-    if (!this.#connection) this.#stale.push(stale)
+    if (!this.#viewers) this.#stale.push(stale)
     else {
-      const { freed } = await forgetNames(this.#connection.fd, stale)
+      const { freed } = await this.#viewers.forget(stale)
       this.#env.background(() => freed)
     }
   }
 
   #drop({ serial }: Row<Entry>): Promise<boolean> {
-    return this.#connection ? this.#env.pool.dropMount(this.#env.session, serial) : Promise.resolve(true)
+    return this.#viewers?.dropMount(serial) ?? Promise.resolve(true)
   }
 
   // A worker that is stuck may still read from descriptors: then they stay open, rather than become somebody else's.

@@ -60,7 +60,6 @@ export class VhostUserDevice {
   readonly memory = new GuestMemory()
   readonly queues: readonly DeviceQueue[]
   readonly #listener: DeviceListener
-  #features = 0n
   #protocolFeatures = 0n
   #inflight: InflightRegion | undefined
 
@@ -96,7 +95,7 @@ export class VhostUserDevice {
     this.memory.clear()
     this.#inflight?.close()
     this.#inflight = undefined
-    this.#features = this.#protocolFeatures = 0n
+    this.#protocolFeatures = 0n
   }
 
   #dispatch(message: Message, kept: Set<number>): Answer {
@@ -140,7 +139,6 @@ export class VhostUserDevice {
 
   #setFeatures(features: bigint): undefined {
     if ((features & ~FEATURES) !== 0n) throw new CodedError('SERVE_BAD_GUEST', 'the driver accepts features that were not offered', { features: features.toString(16) })
-    this.#features = features
     for (const queue of this.queues) {
       queue.ring.eventIndex = (features & bit(VIRTIO_F.EVENT_IDX)) !== 0n
       // SPEC: without protocol features rings are enabled from the start
@@ -155,7 +153,7 @@ export class VhostUserDevice {
     const regions = Array.from({ length: count }, (_, i) => decode(memoryRegion, payload, memoryTable.size + i * memoryRegion.size))
     this.memory.clear()
     this.#memoryChanged()
-    regions.forEach((region, i) => this.#map(region, fds[i]!, kept))
+    for (const [i, region] of regions.entries()) this.#map(region, fds[i]!, kept)
     return undefined
   }
 
@@ -258,7 +256,7 @@ export class VhostUserDevice {
   }
 
   #stopAll(): undefined {
-    this.queues.forEach((queue, index) => this.#stop(queue, index))
+    for (const [index, queue] of this.queues.entries()) this.#stop(queue, index)
     return undefined
   }
 

@@ -2,6 +2,7 @@
 // SPEC: spec-surface.md B.1; RUNNING before any monitor has connected, as Kata wants it (reference/vm-containerd.md).
 
 import { publish } from '../../core/diagnostics.ts'
+import { CodedError } from '../../core/errors.ts'
 import { createCounterMemory, OperationCounters } from '../counters.ts'
 import type { DaemonEnd } from '../daemon/daemon.ts'
 import type { MountedFileSystem, MountRequest, OpenMount } from '../daemon/file-system.ts'
@@ -10,8 +11,6 @@ import { type MountInfo, Mounts } from '../daemon/mounts.ts'
 import { type Inflight, MissDesk, REQUEST_DEADLINE_MS } from '../miss-desk.ts'
 import { DeviceHost } from './device-host.ts'
 
-/** The one connection of this daemon, whichever machine is behind it. */
-const SESSION = 1
 /** The device's thread; the main thread's counters are the block behind it. */
 const DEVICE_THREAD = 0
 
@@ -45,12 +44,7 @@ export class VirtiofsDaemon {
     this.done = new Promise((resolve) => { this.#finish = resolve })
     this.#desk = new MissDesk(new OperationCounters(this.#counters, DEVICE_THREAD + 1), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS)
     this.#mounts = new Mounts({
-      pool: {
-        addMount: (_session, mount) => this.#device?.addMount(mount),
-        dropMount: async (_session, serial) => await this.#device?.dropMount(serial) ?? true,
-      },
-      desk: this.#desk, threads: DEVICE_THREAD + 1, session: SESSION, openMount: options.openMount, signal: this.#closing.signal,
-      connection: () => undefined, background: (task) => this.background(task),
+      desk: this.#desk, threads: DEVICE_THREAD + 1, openMount: options.openMount, signal: this.#closing.signal, changed() {}, background: (task) => this.background(task),
     })
   }
 
@@ -67,22 +61,45 @@ export class VirtiofsDaemon {
   }
 
   /** Listens and serves `mounted`: INIT → READY → RUNNING. @throws SERVE_MOUNT when the socket cannot be made */
-  start(mounted: readonly MountedFileSystem[]): void {
+  serve(mounted: readonly MountedFileSystem[]): void {
     this.#life.apply('mount')
     for (const one of mounted) this.#mounts.place(one)
     const device = new DeviceHost({
       socket: this.#options.socket, counters: this.#counters, thread: DEVICE_THREAD, owner: { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 },
       policy: { xattrs: true, writable: false },
     }, {
-      miss: (token, miss, at) => this.#mounts.take(SESSION, { send: (bytes) => device.answer(token, bytes), key: token }, miss, at),
+      // each request is a session of its own: a guest may use a number twice
+      miss: (token, miss, at) => this.#mounts.take(token, (message) => device.answer(token, message), miss, at),
       cancel: (token) => this.#desk.cancel(token),
       frontEnd: (connected) => publish('serve:guest:changed', { socket: this.#options.socket, connected }),
       failed: (error) => void this.#end({ error }),
     })
     this.#device = device
-    for (const mount of this.#mounts.forWorkers()) device.addMount(mount)
+    this.#mounts.serve({
+      xattrs: true,
+      begin: (mounts) => {
+        for (const mount of mounts) device.addMount(mount)
+      },
+      addMount: (mount) => device.addMount(mount),
+      dropMount: (serial) => device.dropMount(serial),
+      forget: async () => ({ freed: Promise.resolve() }), // a guest is told nothing: what may change is not cached there
+    })
     this.#life.apply('start')
-    for (const { warmUp } of mounted) if (warmUp) this.background(warmUp)
+  }
+
+  /** @throws SERVE_UNSUPPORTED: a machine's connection is not handed on yet */
+  takeOver(): Promise<void> {
+    return Promise.reject(notHandedOn())
+  }
+
+  /** @throws SERVE_UNSUPPORTED */
+  start(): void {
+    throw notHandedOn()
+  }
+
+  /** @throws SERVE_UNSUPPORTED */
+  sendState(): Promise<void> {
+    return Promise.reject(notHandedOn())
   }
 
   /** Mounts one more file system; the same one again is none. @throws SERVE_ALREADY_MOUNTED, and what opening throws */
@@ -140,4 +157,9 @@ export class VirtiofsDaemon {
     if (stopped) await this.#mounts.close()
     return { error, stuck: !stopped }
   }
+}
+
+// COMPAT: as upstream's, which answers "unsupported" too.
+function notHandedOn(): CodedError {
+  return new CodedError('SERVE_UNSUPPORTED', 'the connection of a virtual machine is not handed on to another daemon')
 }

@@ -79,7 +79,7 @@ describe('Virtqueue', () => {
 
   it('answers out of order', () => {
     const heads = [0, 2, 4].map((from) => driver.chain(Buffer.from('x'), 8, { from }).head)
-    heads.forEach((head) => driver.submit(head))
+    for (const head of heads) driver.submit(head)
     const chains = heads.map(() => device.pop()!)
     for (const chain of chains.reverse()) device.push(chain.head, 0)
     expect(heads.map(() => driver.takeUsed()!.id)).toEqual([4, 2, 0])
