@@ -29,6 +29,8 @@ export interface CacheRecord { readonly source: Digest; readonly blob: Pick<Desc
 const SETTINGS_ANNOTATION = 'containerd.io/snapshot/nydus-cache-settings'
 /** COMPAT: what upstream derives diffIDs from. */
 const UNCOMPRESSED_ANNOTATION = 'containerd.io/uncompressed'
+/** COMPAT: the default version is written as none: upstream's nydusify has the flag and does not pass it on (contrib/nydusify pkg/converter/provider/provider.go NewRemoteCache). */
+const DEFAULT_VERSION = 'v1'
 /** COMPAT: Go's empty image config. */
 const EMPTY_CONFIG = Buffer.from('{}')
 
@@ -50,7 +52,7 @@ export class BuildCache implements AsyncDisposable {
     const records = new Map<string, Descriptor>()
     try {
       for (const { manifest } of (await readCache(source, { signal })).manifests) {
-        if (manifest.annotations?.[NYDUS_ANNOTATION.cacheVersion] !== options.version) continue
+        if (!isOfVersion(manifest, options.version)) continue
         for (const layer of manifest.layers) {
           const from = layer.annotations?.[NYDUS_ANNOTATION.sourceDigest]
           const settings = layer.annotations?.[SETTINGS_ANNOTATION]
@@ -90,8 +92,9 @@ export class BuildCache implements AsyncDisposable {
       if (isCoded(error)) return { manifests: [] }
       throw error
     })
-    const same = current.manifests.find((one) => one.platform !== undefined && matchesPlatform(one.platform, platform))
-    const old = same?.manifest.annotations?.[NYDUS_ANNOTATION.cacheVersion] === this.#options.version ? same.manifest.layers : []
+    // COMPAT: upstream tags the manifest itself as long as there is one platform; then nobody says which
+    const same = current.manifests.find((one) => one.platform === undefined || matchesPlatform(one.platform, platform))
+    const old = same !== undefined && isOfVersion(same.manifest, this.#options.version) ? same.manifest.layers : []
     const layers = new Map<string, Descriptor>()
     for (const layer of [...records.map((record) => this.#layer(record)), ...old]) {
       const key = `${layer.annotations?.[NYDUS_ANNOTATION.sourceDigest]} ${layer.annotations?.[SETTINGS_ANNOTATION]}`
@@ -103,10 +106,12 @@ export class BuildCache implements AsyncDisposable {
     await target.pushBlob(config, async function* () { yield EMPTY_CONFIG }, { signal })
     const manifest = await target.pushManifest(encodeManifest({
       schemaVersion: 2, mediaType: MEDIA_TYPE.ociManifest, config: { mediaType: MEDIA_TYPE.ociConfig, ...config }, layers: [...layers.values()],
-      annotations: { [NYDUS_ANNOTATION.cacheVersion]: this.#options.version },
+      annotations: { [NYDUS_ANNOTATION.cacheVersion]: this.#options.version === DEFAULT_VERSION ? '' : this.#options.version },
     }), { mediaType: MEDIA_TYPE.ociManifest, final: false, signal })
     const others = current.manifests.filter((one) => one !== same && one.platform !== undefined).map(({ descriptor }) => descriptor)
-    await target.pushManifest(encodeIndex({ schemaVersion: 2, mediaType: MEDIA_TYPE.ociIndex, manifests: [...others, { ...manifest, platform }] }), { mediaType: MEDIA_TYPE.ociIndex, final: true, signal })
+    // COMPAT: upstream writes the index anew, indented, to learn its size, and gives up the cache when that is another (acceleration-service pkg/cache/cache.go Fetch)
+    const index = encodeIndex({ schemaVersion: 2, mediaType: MEDIA_TYPE.ociIndex, manifests: [...others, { ...manifest, platform }] }, { indent: true })
+    await target.pushManifest(index, { mediaType: MEDIA_TYPE.ociIndex, final: true, signal })
     await target.finish({ signal })
   }
 
@@ -125,6 +130,11 @@ export class BuildCache implements AsyncDisposable {
       },
     }
   }
+}
+
+function isOfVersion({ annotations }: Manifest, version: string): boolean {
+  const written = annotations?.[NYDUS_ANNOTATION.cacheVersion] ?? ''
+  return written === version || (written === '' && version === DEFAULT_VERSION)
 }
 
 interface CacheManifest { readonly descriptor: Descriptor; readonly platform: Platform | undefined; readonly manifest: Manifest }

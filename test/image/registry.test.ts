@@ -108,6 +108,13 @@ describe('a build cache', () => {
     }
     expect(await run('one')).toEqual(['packed', 'packed'])
     expect(await run('two')).toEqual(['cached', 'packed', 'cached'])
+    {
+      // what upstream's nydusify looks for: no version, and an index whose size it can foretell
+      await using written = await openSource(`${server.host}/cache:x`, { ...plain, signal })
+      const { bytes } = await written.resolve({ signal })
+      expect(Buffer.from(bytes).toString()).toBe(JSON.stringify(JSON.parse(Buffer.from(bytes).toString()), undefined, 2))
+      expect(parseManifest((await written.fetchManifest(parseIndex(bytes).manifests[0]!.digest, { signal })).bytes).annotations).toEqual({ [NYDUS_ANNOTATION.cacheVersion]: '' })
+    }
     expect(await run('two', { version: 'v2' })).toEqual(['packed', 'packed', 'packed'])
     expect(await run('two', { version: 'v2' }, { compressor: 'none' })).toEqual(['packed', 'packed', 'packed'])
     expect(await run('two', { version: 'v2', maxRecords: 1 })).toEqual(['cached', 'cached', 'cached'])

@@ -5,7 +5,10 @@ import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { MEDIA_TYPE } from '../../src/format/oci/media-types.ts'
+import { LayoutMaker, sha256, type TestLayer } from '../image/make-image.ts'
 
 const ROOT = path.resolve(import.meta.dirname, '../..')
 const ours = { image: path.join(ROOT, 'bin/nydus-image'), nydusd: path.join(ROOT, 'bin/nydusd'), nydusify: path.join(ROOT, 'bin/nydusify') }
@@ -121,4 +124,33 @@ describe.skipIf(!peer.nydusify)('nydusify of both sides', () => {
       '--nydus-image', peer.image, '--nydusd', nydusd, '--work-dir', path.join(work, 'peer-check')], { encoding: 'utf8' })
     expect(checked.status, checked.stdout + checked.stderr).toBe(0)
   })
+
+  it('each side uses the build cache that the other wrote', () => {
+    // from GNU tar: upstream's builder does not read what umoci packs. In one repository: it looks for sources of cached layers beside them.
+    const maker = new LayoutMaker(path.join(work, 'cached'))
+    maker.name(maker.image(['build', 'core'].map((name) => gnuTarLayer(path.join(ROOT, 'src', name)))), 'src')
+    const image = (tag: string) => `${host.replace('127.0.0.1', 'localhost')}/peer/cached:${tag}`
+    execFileSync('skopeo', ['copy', '--dest-tls-verify=false', `oci:${path.join(work, 'cached')}:src`, `docker://${image('src')}`], { stdio: 'ignore' })
+    const convert = (side: 'ours' | 'peer', target: string, cache: string) => {
+      const argv = ['convert', '--source', image('src'), '--target', image(target), '--plain-http', '--build-cache', image(cache), '--work-dir', path.join(work, `w-${target}`)]
+      const { status, stdout, stderr } = side === 'ours' ? spawnSync(ours.nydusify, argv, { encoding: 'utf8' }) : spawnSync(peer.nydusify!, [...argv, '--nydus-image', peer.image], { encoding: 'utf8' })
+      expect(status, stdout + stderr).toBe(0)
+      return stdout + stderr
+    }
+    for (const [writer, reader] of [['ours', 'peer'], ['peer', 'ours']] as const) {
+      const cache = `cache-${writer}`
+      convert(writer, `${writer}-1`, cache)
+      const said = convert(reader, `${reader}-2`, cache)
+      if (reader === 'peer') expect(said).toContain('cached 2/2')
+      else expect(said.match(/layer sha256:\S+ reused/g), said).toHaveLength(2)
+      // what the reader wrote back is a cache for both again
+      expect(convert('peer', `${writer}-3`, cache)).toContain('cached 2/2')
+      expect(convert('ours', `${writer}-4`, cache).match(/layer sha256:\S+ reused/g)).toHaveLength(2)
+    }
+  })
 })
+
+function gnuTarLayer(directory: string): TestLayer {
+  const tar = execFileSync('tar', ['--sort=name', '-cf', '-', '-C', directory, '.'], { maxBuffer: 64 * 2 ** 20 })
+  return { bytes: gzipSync(tar), diffId: sha256(tar), mediaType: MEDIA_TYPE.ociLayerGzip }
+}

@@ -19,6 +19,11 @@ describe('JSON as Go writes it', () => {
       `{"schemaVersion":2,"manifests":[{"mediaType":"application/x","digest":"${digest}","size":0,"platform":{"architecture":"amd64","os":"linux"},"artifactType":"a/b"}]}`)
     expect(encodeManifest({ schemaVersion: 2, config: layer, layers: [] }).toString()).toContain('"layers":[]}')
   })
+  it('indents as MarshalIndent does', () => {
+    const index = { schemaVersion: 2, manifests: [{ ...layer, annotations: { 'a{,"': ': [' }, urls: ['x', 'y'] }] } as const
+    expect(encodeIndex(index, { indent: true }).toString()).toBe(JSON.stringify(JSON.parse(encodeIndex(index).toString()), undefined, 2))
+    expect(encodeIndex({ schemaVersion: 2, manifests: [] }, { indent: true }).toString()).toBe('{\n  "schemaVersion": 2,\n  "manifests": []\n}')
+  })
   it('escapes as Go does', () => {
     expect(goJson('<a href="x">&\u2028\u2029\u007f\b\f\n\u0001é', 'plain', { foreignKeys: 'drop' })).toBe('"\\u003ca href=\\"x\\"\\u003e\\u0026\\u2028\\u2029\u007f\\b\\f\\n\\u0001é"')
     expect(goJson({ x: [1, null, true, { b: 1, a: '&' }] }, 'plain', { foreignKeys: 'drop' })).toBe('{"x":[1,null,true,{"b":1,"a":"\\u0026"}]}')

@@ -2,7 +2,7 @@
 // SPEC: opencontainers/image-spec v1.1.1 specs-go/v1 {descriptor,manifest,index,config}.go: the order and `omitempty` of every field.
 
 import type { ImageConfig, Index, Manifest } from './descriptor.ts'
-import { type Field, goJson, type Shape } from './go-json.ts'
+import { type Field, goJson, indented, type Shape } from './go-json.ts'
 
 const texts: Shape = { list: 'plain' }
 const textMap: Shape = { map: 'plain' }
@@ -41,9 +41,10 @@ export function encodeManifest(manifest: Manifest): Buffer {
   return Buffer.from(goJson(manifest, manifestShape, { foreignKeys: 'drop' }))
 }
 
-/** The index's bytes. */
-export function encodeIndex(index: Index): Buffer {
-  return Buffer.from(goJson(index, indexShape, { foreignKeys: 'drop' }))
+/** The index's bytes; with `indent` as MarshalIndent would write them. */
+export function encodeIndex(index: Index, { indent = false } = {}): Buffer {
+  const text = goJson(index, indexShape, { foreignKeys: 'drop' })
+  return Buffer.from(indent ? indented(text) : text)
 }
 
 /**

@@ -34,6 +34,21 @@ export function goJson(value: unknown, shape: Shape, options: GoJsonOptions): st
   return `{${entries.filter(([, item]) => item !== undefined).map(([key, item]) => `${goString(key)}:${goJson(item, of, options)}`).join(',')}}`
 }
 
+/** Compact JSON as `MarshalIndent` with two spaces writes it: empty lists and objects stay together. */
+export function indented(json: string): string {
+  const margin = (depth: number): string => `\n${'  '.repeat(depth)}`
+  let depth = 0
+  return json.replace(/"(?:[^"\\]|\\.)*"|\[\]|\{\}|[[\]{},:]/g, (token) => {
+    switch (token) {
+      case '[': case '{': return `${token}${margin(++depth)}`
+      case ']': case '}': return `${margin(--depth)}${token}`
+      case ',': return `,${margin(depth)}`
+      case ':': return ': '
+      default: return token
+    }
+  })
+}
+
 function goStruct(values: Map<string, unknown>, fields: readonly Field[], options: GoJsonOptions): string {
   const members: string[] = []
   for (const [key, shape, presence] of fields) {
