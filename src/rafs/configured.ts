@@ -26,6 +26,7 @@ export async function openConfiguredImage(config: NydusConfig, { bootstrap, id =
     return await RafsImage.open({
       bootstrap, backend, id, signal, retry: retryOf(config.backend), readDeadlineMs: readDeadlineOf(config.backend),
       ...(config.cache.workDir !== undefined && { cacheDirectory: path.resolve(config.cache.workDir) }),
+      ...(config.cache.encryption !== undefined && { cacheEncryption: config.cache.encryption }),
       ...(config.cache.limits !== undefined && { cacheLimits: config.cache.limits }),
       verify,
       amplifyBytes: config.rafs.batchSize,

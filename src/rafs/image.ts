@@ -5,8 +5,8 @@ import { CodedError } from '../core/errors.ts'
 import { MiB } from '../core/units.ts'
 import type { BootstrapView, Inode } from '../format/rafs-v6/bootstrap-view.ts'
 import {
-  BackendMetrics, BlobcacheMetrics, BufferPool, ChunkMemory, ImageBlob, LinkEstimate, ReadyMap, reliable, Scheduler,
-  type BackendChange, type BlobBackend, type CacheIo, type CacheLimits, type ChunkPlace, type RetryPolicy,
+  BackendMetrics, BlobcacheMetrics, BufferPool, CacheCipher, ChunkMemory, ImageBlob, LinkEstimate, ReadyMap, reliable, Scheduler,
+  type BackendChange, type BlobBackend, type CacheEncryption, type CacheIo, type CacheLimits, type ChunkPlace, type RetryPolicy,
 } from '../storage/index.ts'
 import { openBootstrap, openSharedBootstrap, type OpenBootstrap, type SharedBootstrap } from './bootstrap-source.ts'
 import { locate, piecesOf, type ExtentSink, type Piece, type ReadableBlob } from './locate.ts'
@@ -23,6 +23,8 @@ export interface OpenImageOptions {
   readonly cacheDirectory?: string
   /** What the cache directory may take at most. */
   readonly cacheLimits?: CacheLimits
+  /** Encrypts what is stored. Every read is then answered by the main thread, which decrypts. */
+  readonly cacheEncryption?: CacheEncryption
   /** False only when the user said so explicitly: nothing that is read is verified then. 'where-possible': chunks of which the image knows nothing pass. */
   readonly verify?: boolean | 'where-possible'
   /** Decompressed bytes up to which a miss is extended to its neighbours. */
@@ -39,7 +41,7 @@ export interface OpenImageOptions {
 /** Structured-cloneable, for workers of the same process; valid until the image is closed. */
 export interface SharedImage {
   readonly bootstrap: SharedBootstrap
-  /** By blob index; undefined where nothing is cached. */
+  /** By blob index; undefined where nothing is cached, or it is encrypted. */
   readonly blobs: readonly ({ readonly fd: number; readonly ready: { readonly fd: number; readonly count: number } } | undefined)[]
 }
 
@@ -70,7 +72,7 @@ export class RafsImage {
     return new RafsImage(await openBootstrap(options.bootstrap, { signal: options.signal }), options)
   }
 
-  private constructor(bootstrap: OpenBootstrap, { bootstrap: source, backend, retry = NO_RETRY, readDeadlineMs = 0, cacheDirectory, cacheLimits, verify = true, amplifyBytes = MiB, prefetchThreads = 8, id = '', cacheIo }: OpenImageOptions) {
+  private constructor(bootstrap: OpenBootstrap, { bootstrap: source, backend, retry = NO_RETRY, readDeadlineMs = 0, cacheDirectory, cacheLimits, cacheEncryption, verify = true, amplifyBytes = MiB, prefetchThreads = 8, id = '', cacheIo }: OpenImageOptions) {
     this.id = id
     this.readDeadlineMs = readDeadlineMs
     this.view = bootstrap.view
@@ -81,15 +83,16 @@ export class RafsImage {
     const scheduler = new Scheduler({ maxPrefetch: prefetchThreads })
     const memory = new ChunkMemory(MEMORY_LIMIT)
     const cacheOwner = { id, bootstrap: typeof source === 'string' ? path.resolve(source) : undefined }
+    const cacheCipher = cacheEncryption && new CacheCipher(cacheEncryption)
     const pool = new BufferPool()
     this.link = new LinkEstimate()
     const hedge = { link: this.link, budget: { running: 0, total: 0 }, isLocal: backend.isLocal ?? false }
     this.#blobs = this.view.blobs.map(({ blobId }, blobIndex) => new ImageBlob({
-      view: this.view, blobIndex, reader: this.#backend.open(blobId), cacheDirectory, memory, scheduler, pool, hedge, metrics: this.cacheMetrics, amplifyBytes, verify, cacheLimits, cacheOwner, cacheIo,
+      view: this.view, blobIndex, reader: this.#backend.open(blobId), cacheDirectory, memory, scheduler, pool, hedge, metrics: this.cacheMetrics, amplifyBytes, verify, cacheLimits, cacheOwner, cacheCipher, cacheIo,
     }))
-    this.#readable = this.#blobs.map(({ cache }) => cache && {
+    this.#readable = this.#blobs.map(({ cache }) => (cache?.isPlain ? {
       fd: cache.dataFd, has: (index, offset, size) => cache.isReady({ index, offset, size }),
-    })
+    } : undefined))
   }
 
   /** The image's blobs, by blob index. */
@@ -99,7 +102,7 @@ export class RafsImage {
 
   /** What a worker needs to answer hits alone. */
   share(): SharedImage {
-    return { bootstrap: this.#bootstrap.shared, blobs: this.#blobs.map(({ cache }) => cache && { fd: cache.dataFd, ready: cache.shared }) }
+    return { bootstrap: this.#bootstrap.shared, blobs: this.#blobs.map(({ cache }) => (cache?.isPlain ? { fd: cache.dataFd, ready: cache.shared } : undefined)) }
   }
 
   /** Pushes where [offset, offset + length) of a file lies in cache files; false when some of it must be obtained first. FORMAT_*. */
@@ -175,7 +178,7 @@ export class RafsImage {
   }
 
   #isReady({ blobIndex, index, chunkOffset, chunkSize }: Piece): boolean {
-    return this.#readable[blobIndex]?.has(index, chunkOffset, chunkSize) ?? false
+    return this.#blobs[blobIndex]!.isReady({ index, offset: chunkOffset, size: chunkSize })
   }
 }
 

@@ -14,6 +14,7 @@ import { BlobCache, type ChunkPlace } from './cache/blob-cache.ts'
 import type { CacheIo } from './cache/io.ts'
 import { CONFIRM_BYTES } from './cache/confirm.ts'
 import { cacheNames } from './cache/layout.ts'
+import type { CacheCipher } from './cache/cipher.ts'
 import type { CacheOwner } from './cache/owners.ts'
 import type { CacheLimits } from './cache/quota.ts'
 import type { ChunkMemory } from './cache/memory.ts'
@@ -47,6 +48,7 @@ export interface ImageBlobOptions {
   readonly verify: boolean | 'where-possible'
   readonly cacheLimits?: CacheLimits | undefined
   readonly cacheOwner?: CacheOwner | undefined
+  readonly cacheCipher?: CacheCipher | undefined
   readonly cacheIo?: CacheIo | undefined
 }
 
@@ -93,13 +95,13 @@ export class ImageBlob {
 
   /** Opens the cache files; never touches the backend. */
   constructor(options: ImageBlobOptions) {
-    const { view, blobIndex, cacheDirectory, cacheLimits, cacheOwner, metrics, cacheIo } = options
+    const { view, blobIndex, cacheDirectory, cacheLimits, cacheOwner, cacheCipher, metrics, cacheIo } = options
     const record = view.blobs[blobIndex]!
     this.record = record
     this.#options = options
     this.cache = cacheDirectory === undefined ? undefined : BlobCache.open({
       directory: cacheDirectory, blobId: record.blobId, chunkCount: record.entry.chunkCount, size: record.entry.uncompressedSize,
-      ...(cacheLimits && { limits: cacheLimits }), ...(cacheOwner && { owner: cacheOwner }), ...(cacheIo && { io: cacheIo }),
+      ...(cacheLimits && { limits: cacheLimits }), ...(cacheOwner && { owner: cacheOwner }), ...(cacheCipher && { cipher: cacheCipher }), ...(cacheIo && { io: cacheIo }),
     })
     if (this.cache !== undefined) metrics.underlyingFiles.add(`${record.blobId}.blob.data`)
   }

@@ -26,7 +26,12 @@ export async function verifyCache({ dir, json, bootstrap = [], repair = false }:
   const verdicts: Verdict[] = []
   for (const { blobId } of blobs) {
     const views = [...given]
-    const noted = ownerOf(cacheNames(dir, blobId).data)?.bootstrap
+    const owner = ownerOf(cacheNames(dir, blobId).data)
+    if (owner?.isEncrypted) {
+      verdicts.push(unknown(blobId, 'it is encrypted: a mount with its key verifies it'))
+      continue
+    }
+    const noted = owner?.bootstrap
     if (noted !== undefined) views.push(...await open(noted).then((view) => [view], onlyCoded))
     const view = views.find((candidate) => indexOf(candidate, blobId) >= 0)
     verdicts.push(view === undefined ? unknown(blobId, 'no bootstrap knows the digests of this blob: -B') : await verdictOf(view, blobId, { dir, repair, signal }))

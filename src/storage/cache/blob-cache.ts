@@ -9,11 +9,12 @@
 import { closeSync, fstatSync, ftruncateSync, futimesSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { publish } from '../../core/diagnostics.ts'
-import { hasCode } from '../../core/errors.ts'
+import { isCoded } from '../../core/errors.ts'
 import { MiB, roundUp } from '../../core/units.ts'
 import { CHUNK_ALIGNMENT } from '../../format/blob/chunk-info-array.ts'
 import { errnoOf } from '../errno.ts'
 import { ChunkMap } from './chunk-map.ts'
+import { pagesAround, type CacheCipher } from './cipher.ts'
 import { isClaimAlive, ownClaim } from './claims.ts'
 import { fileIo, readAvailable, type CacheIo } from './io.ts'
 import { cacheNames } from './layout.ts'
@@ -31,6 +32,8 @@ export interface BlobCacheOptions {
   readonly size: number
   /** What all blobs of the directory together may take; without, as much as there is. */
   readonly limits?: CacheLimits
+  /** Undefined: the file is as the EROFS device. */
+  readonly cipher?: CacheCipher
   /** For what the blob is in the cache; undefined for who only looks at it: that is no use of it. */
   readonly owner?: CacheOwner
   readonly io?: CacheIo
@@ -71,6 +74,7 @@ export class BlobCache {
   readonly #region: SharedRegion
   readonly #ready: ReadyMap
   readonly #isUse: boolean
+  readonly #cipher: CacheCipher | undefined
   readonly #quota: CacheQuota | undefined
   readonly #io: CacheIo
   #unsynced: number[] = []
@@ -89,7 +93,7 @@ export class BlobCache {
     }
   }
 
-  private constructor({ directory, blobId, chunkCount, size, limits, owner, io = fileIo }: BlobCacheOptions) {
+  private constructor({ directory, blobId, chunkCount, size, limits, cipher, owner, io = fileIo }: BlobCacheOptions) {
     const names = cacheNames(directory, blobId)
     const { fd, writable, isNew } = openLeased(directory, names.data)
     this.dataFd = fd
@@ -98,16 +102,17 @@ export class BlobCache {
     this.#writable = writable
     this.#isNamed = !isNew
     this.#isUse = owner !== undefined
+    this.#cipher = cipher
     this.#io = io
     const undo = [() => closeSync(fd)]
     try {
       if (owner !== undefined) {
         touch(fd)
-        noteOwner(names.data, owner)
+        noteOwner(names.data, owner, { isEncrypted: cipher !== undefined })
       }
       this.#map = ChunkMap.open(names.chunkMap, chunkCount, { writable, isNew, io })
       undo.push(() => this.#map.close())
-      this.#region = openSharedRegion(fd, chunkCount)
+      this.#region = openSharedRegion(fd, chunkCount, cipher?.fingerprint)
       undo.push(() => this.#region.close())
       this.#ready = ReadyMap.map(this.#region.fd, chunkCount, { writable: true })
       const length = fstatSync(fd).size
@@ -138,6 +143,11 @@ export class BlobCache {
     return index < this.#ready.count && this.#map.has(index)
   }
 
+  /** Whether the file holds the chunks as they are, so that whoever has its descriptor can read them; else only `read` can. */
+  get isPlain(): boolean {
+    return this.#cipher === undefined
+  }
+
   /** Whether every chunk of the blob is verified, written, and vouched for by a process that lives: nothing is left to fetch or to look at. */
   get isComplete(): boolean {
     return this.#ready.isFull
@@ -146,7 +156,12 @@ export class BlobCache {
   /** Bytes [offset, offset + target.length) of the cache file; false when the file does not have them (any more). */
   async read(target: Uint8Array, offset: number): Promise<boolean> {
     try {
-      return await readAvailable(this.dataFd, target, offset) === target.length
+      if (this.#cipher === undefined) return await readAvailable(this.dataFd, target, offset) === target.length
+      const around = pagesAround(offset, target.length)
+      const pages = new Uint8Array(around.length)
+      if (await readAvailable(this.dataFd, pages, around.offset) !== pages.length) return false
+      target.set(this.#cipher.decrypt(pages).subarray(offset - around.offset, offset - around.offset + target.length))
+      return true
     } catch (error) {
       this.#degrade(errnoOf(error))
       return false
@@ -173,7 +188,7 @@ export class BlobCache {
     try {
       for (const run of runs) {
         if (fstatSync(this.dataFd).size < this.#size) await this.#regrow()
-        await this.#io.write(this.dataFd, run.bytes, run.offset) // 2
+        await this.#io.write(this.dataFd, this.#cipher?.encrypt(run.bytes) ?? run.bytes, run.offset) // 2
         this.#publish(run) // 3
         written = true
       }
@@ -317,5 +332,5 @@ function touch(fd: number): void {
 }
 
 function reasonOf(error: unknown): string {
-  return hasCode(error, 'NATIVE_SYSCALL') ? error.message : errnoOf(error)
+  return isCoded(error) ? error.message : errnoOf(error)
 }

@@ -22,19 +22,19 @@ export interface CacheOwner {
 export interface CacheUser { readonly pid: number; readonly command: string | undefined }
 
 /** Notes the owner of the cache file; does nothing where the file system has no such attributes. */
-export function noteOwner(file: string, owner: CacheOwner): void {
-  const text = Buffer.from(JSON.stringify(owner))
+export function noteOwner(file: string, owner: CacheOwner, { isEncrypted }: { readonly isEncrypted: boolean }): void {
+  const text = Buffer.from(JSON.stringify({ ...owner, isEncrypted }))
   if (text.length <= MAX_NOTE) native().setXattr(bytesOf(file), bytesOf(ATTRIBUTE), text)
 }
 
 /** Whoever noted itself last; undefined without a note. */
-export function ownerOf(file: string): CacheOwner | undefined {
+export function ownerOf(file: string): (CacheOwner & { readonly isEncrypted: boolean }) | undefined {
   const value = native().getXattr(bytesOf(file), bytesOf(ATTRIBUTE))
   if (typeof value === 'number') return undefined
   try {
     const note: unknown = JSON.parse(Buffer.from(value).toString('utf8'))
     if (typeof note !== 'object' || note === null || !('id' in note) || typeof note.id !== 'string') return undefined
-    return { id: note.id, bootstrap: 'bootstrap' in note && typeof note.bootstrap === 'string' ? note.bootstrap : undefined }
+    return { id: note.id, isEncrypted: 'isEncrypted' in note && note.isEncrypted === true, bootstrap: 'bootstrap' in note && typeof note.bootstrap === 'string' ? note.bootstrap : undefined }
   } catch {
     return undefined // damaged: it says nothing
   }

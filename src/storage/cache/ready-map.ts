@@ -14,7 +14,8 @@ export const readyMapHeader = struct('ReadyMapHeader', 64, [
   [0, 'magic',     magic(READY_MAP_MAGIC), 'marks an initialised table'],
   [4, 'version',   u32, '1'],
   [8, 'count',     u32, 'slots that follow'],
-  [12, '_reserved', reserved(52), ''],
+  [12, 'cipher',    u32, 'fingerprint of the key of an encrypted cache file, 0 = none'],
+  [16, '_reserved', reserved(48), ''],
 ])
 
 export const readySlot = struct('ReadySlot', 16, [
@@ -115,7 +116,7 @@ export function nowSeconds(): number {
   return Math.floor(Date.now() / 1000) >>> 0
 }
 
-/** Header of a table of `count` chunks. */
-export function encodeReadyMapHeader(count: number): Uint8Array {
-  return readyMapHeader.encode({ magic: READY_MAP_MAGIC, version: 1, count })
+/** Header of a table of `count` chunks in a file that is encrypted with a key of this fingerprint. */
+export function encodeReadyMapHeader(count: number, cipher: number): Uint8Array {
+  return readyMapHeader.encode({ magic: READY_MAP_MAGIC, version: 1, count, cipher })
 }

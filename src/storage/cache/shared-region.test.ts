@@ -20,7 +20,7 @@ const regions = () => readdirSync(directory).filter((name) => name !== 'data')
 
 /** Opens the region, publishes chunk 1, and says whether it was published before. */
 function visit(): { readonly known: boolean; close(): void } {
-  const region = openSharedRegion(dataFd, COUNT, { directory })
+  const region = openSharedRegion(dataFd, COUNT, 0, { directory })
   const map = ReadyMap.map(region.fd, COUNT, { writable: true })
   const known = map.has(1, 4096, 10)
   map.publish(1, 4096, 10)
@@ -59,7 +59,7 @@ describe('openSharedRegion', () => {
   it('keeps the regions of two cache files apart', () => {
     const first = visit()
     const other = openSync(path.join(directory, 'data2'), 'w+')
-    const region = openSharedRegion(other, COUNT, { directory })
+    const region = openSharedRegion(other, COUNT, 0, { directory })
     const map = ReadyMap.map(region.fd, COUNT, { writable: false })
     expect(map.has(1, 4096, 10)).toBe(false)
     map.close()

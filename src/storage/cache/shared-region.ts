@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { closeSync, constants, fstatSync, ftruncateSync, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, readSync, unlinkSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { CodedError } from '../../core/errors.ts'
+import { CodedError, hasCode } from '../../core/errors.ts'
 import { MiB } from '../../core/units.ts'
 import { native } from '../../native/load.ts'
 import { errnoOf } from '../errno.ts'
@@ -39,9 +39,12 @@ export interface RegionKind {
 
 export interface RegionPlace { readonly directory?: string | undefined }
 
-/** Opens the region of the cache file `dataFd` with `count` chunks. */
-export function openSharedRegion(dataFd: number, count: number, place?: RegionPlace): SharedRegion {
-  return openRegion({ name: `${identityOf(dataFd)}-${count}`, size: readyMapSize(count), header: encodeReadyMapHeader(count) }, place)
+/**
+ * Opens the region of the cache file `dataFd` with `count` chunks; `cipher` is the fingerprint of its key. STORAGE_CACHE_IO while others use the file
+ * with another key: what one of them verified is not what the other would read.
+ */
+export function openSharedRegion(dataFd: number, count: number, cipher = 0, place?: RegionPlace): SharedRegion {
+  return openRegion({ name: `${identityOf(dataFd)}-${count}`, size: readyMapSize(count), header: encodeReadyMapHeader(count, cipher) }, place)
 }
 
 /** Opens a region that all processes share. Where memory cannot be shared it is private: each process then knows only of itself. */
@@ -51,6 +54,7 @@ export function openRegion(kind: RegionKind, { directory = sharedDirectory() }: 
     const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
     return openNamed(path.join(directory, `${boot}-${kind.name}`), kind) ?? openPrivate(kind)
   } catch (error) {
+    if (hasCode(error, 'STORAGE_CACHE_IO')) throw error
     errnoOf(error) // shared memory is full or forbidden
     return openPrivate(kind)
   }
@@ -60,6 +64,10 @@ function openNamed(file: string, kind: RegionKind): SharedRegion | undefined {
   const fd = openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
   const alone = native().flock(fd, LOCK_EXCLUSIVE_NOW) === 0
   const hasRoom = !alone || initialise(fd, kind)
+  if (!alone && hasOtherHeader(fd, kind)) {
+    closeSync(fd)
+    throw new CodedError('STORAGE_CACHE_IO', 'a cache file is in use with another encryption key, or without one')
+  }
   // changing the lock may let another in between, who is alone then and writes the same
   if (!hasRoom || native().flock(fd, LOCK_SHARED) < 0 || !isInitialised(fd, kind)) {
     closeSync(fd)
@@ -96,6 +104,12 @@ function initialise(fd: number, { size, header, initial }: RegionKind): boolean 
     writeSync(fd, bytes, 0, bytes.length, header.length)
   }
   return writeSync(fd, header, 0, header.length, 0) === header.length
+}
+
+/** Initialised, of this size, and of another kind. */
+function hasOtherHeader(fd: number, { size, header }: RegionKind): boolean {
+  const found = new Uint8Array(header.length)
+  return fstatSync(fd).size === size && readSync(fd, found, 0, found.length, 0) === found.length && found.some((byte) => byte !== 0) && Buffer.compare(found, header) !== 0
 }
 
 function isInitialised(fd: number, { size, header }: RegionKind): boolean {

@@ -82,7 +82,9 @@ describe('parseConfig', () => {
     ['no threads', v2({ rafs: { mode: 'direct', prefetch: { enable: true, threads: 0 } } }), /threads must not be 0/],
     ['prefetch without enable', v2({ rafs: { mode: 'direct', prefetch: {} } }), /rafs\.prefetch\.enable is missing/],
     ['a cache without its table', v2({ cache: { type: 'blobcache' } }), /cache\.filecache is missing/],
-    ['an encrypted cache', v2({ cache: { type: 'blobcache', filecache: { enable_encryption: true } } }), /enable_encryption is not in this version/],
+    ['an encrypted cache without a key', v2({ cache: { type: 'blobcache', filecache: { enable_encryption: true } } }), /encryption_key must be 32 bytes/],
+    ['a key whose halves are the same', v2({ cache: { type: 'blobcache', filecache: { enable_encryption: true, encryption_key: 'ab'.repeat(32) } } }), /whose halves differ/],
+    ['watermarks the wrong way round', v2({ cache: { type: 'blobcache', filecache: { quota: 1, quota_high_watermark: 50 } } }), /quota_low_watermark must not be above/],
     ['a writable overlay', v2({ overlay: { upper_dir: '/u', work_dir: '/w' } }), /overlay/],
   ])('refuses %s and names the key', async (_, text, message) => expect(await messageOf(text)).toMatch(message))
 

@@ -3,6 +3,7 @@
 
 import { CodedError } from '../../core/errors.ts'
 import { MiB } from '../../core/units.ts'
+import { isCacheKey, type CacheEncryption } from '../cache/cipher.ts'
 import type { CacheLimits } from '../cache/quota.ts'
 import { readBackend, type BackendConfig } from './backend-config.ts'
 import { Fields } from './fields.ts'
@@ -26,6 +27,8 @@ export interface CacheConfig {
   readonly workDir: string | undefined
   /** Undefined: as much as there is. */
   readonly limits?: CacheLimits | undefined
+  /** Undefined: what is stored is not encrypted. */
+  readonly encryption?: CacheEncryption | undefined
   /**
    * What the configuration says of `validate`. Only an explicit false switches the verification of what is read off; upstream's default is off,
    * and its RAFS v6 refuses true.
@@ -143,10 +146,18 @@ function readCache(cache: Fields, files: Fields | undefined, prefetch: PrefetchC
     default: return cache.refuse('type', 'must be blobcache, filecache or dummycache')
   }
   if (files === undefined) return cache.refuse('filecache', 'is missing (version 1: config)')
-  if (files.boolean('enable_encryption', false) || files.boolean('enable_convergent_encryption', false)) files.refuse('enable_encryption', 'is not in this version')
   const workDir = files.string('work_dir', '.')
   if (workDir === '') files.refuse('work_dir', 'must not be empty')
-  return { workDir, limits: readLimits(files), validate, prefetch }
+  return { workDir, limits: readLimits(files), encryption: readEncryption(files), validate, prefetch }
+}
+
+function readEncryption(files: Fields): CacheEncryption | undefined {
+  const key = files.string('encryption_key', '')
+  const convergent = files.boolean('enable_convergent_encryption', false)
+  // COMPAT: convergence alone encrypts nothing
+  if (!files.boolean('enable_encryption', false)) return undefined
+  if (!isCacheKey(key)) files.refuse('encryption_key', 'must be 32 bytes in hexadecimal whose halves differ')
+  return { key, convergent }
 }
 
 // Our addition: upstream leaves it to the snapshotter to clear up.

@@ -1,8 +1,7 @@
 // A configuration as the daemon's API shows it: version 2, whatever it was written in, and without a secret.
 
-import type { CacheLimits } from '../cache/quota.ts'
 import { shownBackend } from './backend-config.ts'
-import type { NydusConfig, PrefetchConfig } from './config.ts'
+import type { CacheConfig, NydusConfig, PrefetchConfig } from './config.ts'
 
 /** SPEC: nydus api/src/config.rs clone_without_secrets; nydusctl parses it as a configuration again. */
 export function shownConfig({ id, backend, cache, rafs }: NydusConfig): object {
@@ -14,7 +13,7 @@ export function shownConfig({ id, backend, cache, rafs }: NydusConfig): object {
     cache: {
       type: cache.workDir === undefined ? 'dummycache' : 'blobcache', compressed: false, validate: cache.validate ?? true,
       prefetch: shownPrefetch(cache.prefetch),
-      ...(cache.workDir !== undefined && { filecache: shownFiles(cache.workDir, cache.limits) }),
+      ...(cache.workDir !== undefined && { filecache: shownFiles(cache.workDir, cache) }),
     },
     rafs: {
       mode: rafs.mode, batch_size: rafs.batchSize, validate: rafs.validate, enable_xattr: rafs.enableXattr, iostats_files: rafs.iostatsFiles,
@@ -23,9 +22,9 @@ export function shownConfig({ id, backend, cache, rafs }: NydusConfig): object {
   }
 }
 
-function shownFiles(workDir: string, limits: CacheLimits | undefined): object {
+function shownFiles(workDir: string, { limits, encryption }: CacheConfig): object {
   return {
-    work_dir: workDir, disable_indexed_map: false, enable_encryption: false, enable_convergent_encryption: false, encryption_key: '',
+    work_dir: workDir, disable_indexed_map: false, enable_encryption: encryption !== undefined, enable_convergent_encryption: encryption?.convergent ?? false, encryption_key: '',
     ...(limits && { quota: limits.quota, quota_high_watermark: limits.highWatermark, quota_low_watermark: limits.lowWatermark }),
   }
 }
