@@ -123,7 +123,12 @@ export async function* resumed(client: RegistryClient, { digest, size }: Pick<De
 /** `length` bytes from `position` of the blob: a 206 begins there, a 200 begins at 0 and is read up to it. */
 async function* fromPosition(response: HttpResponse, position: number, { length, maxSkipped }: { length: number; maxSkipped: number }): AsyncGenerator<Uint8Array, void, undefined> {
   let skip = response.status === 206 ? 0 : position
-  if (response.status === 206) checkContentRange(response, position)
+  try {
+    if (response.status === 206) checkContentRange(response, position)
+  } catch (error) {
+    await response.discard() // else its connection would never be free again
+    throw error
+  }
   if (skip > maxSkipped) {
     await response.discard()
     throw new CodedError('REGISTRY_PROTOCOL', `${redactUrl(response.url)} ignores Range requests`, { position })
