@@ -70,15 +70,16 @@ static void start_shared(const char *program, const char *path) {
   if (child > 0) waitpid(child, NULL, 0);
 }
 
-// A server in another mount name space would mount where nobody looks.
-static bool is_beside_us(int channel) {
+// A server in another mount name space would mount where nobody looks. 1 beside us, 0 elsewhere, -1 when it is just dying.
+static int is_beside_us(int channel) {
   struct ucred peer;
   socklen_t size = sizeof peer;
   struct stat theirs, ours;
   char path[64];
-  if (getsockopt(channel, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0) return false;
+  if (getsockopt(channel, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0) return -1;
   snprintf(path, sizeof path, "/proc/%d/ns/mnt", peer.pid);
-  return stat(path, &theirs) == 0 && stat("/proc/self/ns/mnt", &ours) == 0 && theirs.st_ino == ours.st_ino;
+  if (stat(path, &theirs) < 0 || stat("/proc/self/ns/mnt", &ours) < 0) return -1;
+  return theirs.st_ino == ours.st_ino;
 }
 
 static bool connect_shared(Server *server) {
@@ -90,9 +91,14 @@ static bool connect_shared(Server *server) {
   strcpy(address.sun_path, server->shared);
   int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
   if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0) {
-    if (!is_beside_us(fd)) {
+    const int beside = is_beside_us(fd);
+    if (beside == 0) {
       say("the server of --server is in another mount name space");
       exit(1);
+    }
+    if (beside < 0) {
+      close(fd);
+      return false;
     }
     server->channel = fd;
     if (server->lock >= 0) close(server->lock);
@@ -111,8 +117,10 @@ bool server_connect(Server *server) {
   snprintf(path, sizeof path, "%s.lock", server->shared);
   server->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (server->lock < 0) {
-    say("cannot make the lock beside the socket of --server");
-    exit(1);
+    static bool said;
+    if (!said) say("cannot make the lock beside the socket of --server");
+    said = true;
+    return false;
   }
   if (flock(server->lock, LOCK_EX | LOCK_NB) < 0) { // somebody else starts it
     close(server->lock);

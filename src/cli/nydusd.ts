@@ -6,6 +6,9 @@ const argv = process.argv.slice(2)
 if (argv[0] === '--held') {
   const { serveHolder } = await import('./nydusd/held.ts')
   process.exit(await serveHolder(Number(argv[1])))
+} else if (argv[0] === '--holders') {
+  const { serveHolders } = await import('./nydusd/held.ts')
+  process.exit(await serveHolders(argv[1]!))
 } else {
   process.exitCode = await nydusd(argv)
 }

@@ -1,15 +1,18 @@
-// A server of one holder (native/holder/holder.h has the messages): the holder keeps the mount, this process serves it. When this process dies
-// the holder starts the next one and gives it what it kept.
+// A server of one holder, or of many (native/holder/holder.h has the messages): holders keep mounts, this process serves them. When it dies
+// the holders start the next one and give it what they kept.
 
-import { closeSync, fstatSync, readSync, rmSync, writeSync } from 'node:fs'
+import { chmodSync, closeSync, fstatSync, readSync, rmSync, writeSync } from 'node:fs'
 import path from 'node:path'
 import { CodedError } from '../../core/errors.ts'
 import { OWNER_VARIABLE } from '../../core/owner.ts'
 import { KiB } from '../../core/units.ts'
 import { native } from '../../native/load.ts'
+import { machineLimits } from '../../native/machine.ts'
 import { watchDescriptor } from '../../native/poll.ts'
-import { type ApiDaemon, type ApiOptions, ApiServer, type Kept, type KeptConnection } from '../../serve/index.ts'
+import { type ApiDaemon, type ApiOptions, ApiServer, type Kept, type KeptConnection, WorkerPool } from '../../serve/index.ts'
 import { EXIT, explain } from '../conventions.ts'
+import { raiseFileLimit } from './limits.ts'
+import { Log } from './logging.ts'
 import type { OptionName } from './options.ts'
 import { codeOf, interpret } from './program.ts'
 import { type Host, serve, type Values } from './service.ts'
@@ -17,9 +20,13 @@ import { type Host, serve, type Values } from './service.ts'
 /** LIMIT: native/holder/holder.h MAX_MESSAGE. */
 const MAX_MESSAGE = 64 * KiB
 const EAGAIN = 11
+/** LIMIT: a hundred daemons with some dozens of blobs each. */
+const MAX_FILES = 1_000_000
+/** LIMIT: a server without holders waits for the next one for this long: containers come in bursts. */
+const IDLE_MS = 10_000
 
 /** What a holder begins with. */
-interface Greeting { readonly kept: Kept | undefined; readonly isListening: boolean; readonly directory: string; readonly argv: readonly string[] }
+interface Greeting { readonly kept: Kept | undefined; readonly isListening: boolean; readonly directory: string; readonly imagePullAuth: string | undefined; readonly argv: readonly string[] }
 
 type Orders = Parameters<Host['listenForOrders']>[0]
 
@@ -30,36 +37,92 @@ export async function serveHolder(channel: number): Promise<number> {
   const holder = new Holder(channel)
   const greeting = await holder.greeting
   if (!greeting) return EXIT.failed // the holder is gone
-  const { code, text, stuck } = await run(holder, greeting, async (stop) => {
-    if (owner !== undefined) (await import('./owner.ts')).watchOwner(owner, stop)
+  const { code, text, stuck, again } = await run(holder, greeting, {
+    onStart: async (stop) => {
+      if (owner !== undefined) (await import('./owner.ts')).watchOwner(owner, stop)
+    },
   })
-  holder.say(['exit', String(code), text])
+  if (!again) holder.say(['exit', String(code), text])
   holder.close()
-  if (stuck) process.kill(process.pid, 'SIGKILL') // a worker hangs in a system call: process.exit would wait for it for ever
+  if (stuck) die() // a worker hangs in a system call: process.exit would wait for it for ever
   return code
 }
 
-async function run(holder: Holder, greeting: Greeting, onStart: (stop: () => void) => Promise<void>): Promise<{ code: number; text: string; stuck?: boolean }> {
+/** Serves all holders that connect to `socket`, until there have been none for a while. @throws CONFIG_INVALID */
+export async function serveHolders(socket: string): Promise<number> {
+  const log = new Log({ level: 'info', file: undefined, rotationMiB: 0 })
+  await raiseFileLimit(MAX_FILES, (message) => log.write('warn', message))
+  const pool = new WorkerPool(machineLimits().processors, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 })
+  rmSync(socket, { force: true }) // who starts this process has the lock beside it
+  const listener = native().unixListen(Buffer.from(socket), true)
+  if (listener < 0) throw new CodedError('CONFIG_INVALID', `cannot listen on ${socket}: errno ${-listener}`, { socket, errno: -listener })
+  chmodSync(socket, 0o600)
+  await new Promise<void>((resolve) => {
+    let holders = 0
+    let idle = setTimeout(resolve, IDLE_MS)
+    const unwatch = watchDescriptor(listener, 'read', () => {
+      const channel = native().unixAccept(listener)
+      if (channel < 0) return
+      clearTimeout(idle)
+      holders++
+      void serveOneOf(channel, pool).finally(() => {
+        if (--holders === 0) idle = setTimeout(() => { unwatch(); resolve() }, IDLE_MS)
+      })
+    })
+  })
+  rmSync(socket, { force: true })
+  native().closeFd(listener)
+  if (!(await pool.stop())) die()
+  return EXIT.ok
+}
+
+async function serveOneOf(channel: number, pool: WorkerPool): Promise<void> {
+  const holder = new Holder(channel)
+  const greeting = await holder.greeting
+  if (!greeting) return
+  const { code, text, again } = await run(holder, greeting, { pool })
+  if (!again) holder.say(['exit', String(code), text])
+  holder.close()
+}
+
+// The next server does better: whatever the holders keep is not lost.
+function die(): void {
+  process.kill(process.pid, 'SIGKILL')
+}
+
+/** `again`: a mount that cannot be continued now (its files are gone, memory is short) may be later; the holder tries, more and more slowly. */
+interface Outcome { readonly code: number; readonly text: string; readonly stuck?: boolean; readonly again?: boolean }
+interface RunOptions { readonly pool?: WorkerPool; onStart?(stop: () => void): Promise<void> }
+
+async function run(holder: Holder, greeting: Greeting, { pool, onStart }: RunOptions): Promise<Outcome> {
   const command = interpret(greeting.argv)
   if ('code' in command) return { code: command.code, text: (command.out ?? command.error ?? '').trimEnd() }
   try {
-    const { end } = await serve(absolute(command, greeting.directory), {
+    const { end, log } = await serve(absolute(command, greeting.directory), {
+      ...(pool && { pool }),
+      imagePullAuth: greeting.imagePullAuth,
+      failed(error) {
+        process.stderr.write(`${explain(error)}\n`)
+        die()
+      },
       ...(greeting.kept && { kept: greeting.kept }),
       keep: (kept) => holder.keep(kept),
       listen: async (daemon, options) => await holder.listen(daemon, options, greeting),
       listenForOrders(orders) {
         holder.orders = orders
-        void onStart(() => orders.stop())
+        void onStart?.(() => orders.stop())
       },
     })
+    if (pool) log.close()
     return { code: codeOf(end), text: end.error ? explain(end.error) : '', stuck: end.stuck }
   } catch (error) {
-    return { code: EXIT.failed, text: explain(error) }
+    if (greeting.kept) process.stderr.write(`${explain(error)}\n`)
+    return { code: EXIT.failed, text: explain(error), again: greeting.kept !== undefined }
   }
 }
 
 /** Paths of the command line, seen from where the holder was started. */
-const PATHS: readonly OptionName[] = ['mountpoint', 'bootstrap', 'config', 'localfs-dir', 'prefetch-files', 'shared-dir', 'apisock', 'supervisor', 'log-file']
+const PATHS: readonly OptionName[] = ['mountpoint', 'bootstrap', 'config', 'localfs-dir', 'prefetch-files', 'shared-dir', 'apisock', 'supervisor', 'log-file', 'sock']
 
 function absolute(values: Values, directory: string): Values {
   return new Map([...values].map(([name, value]) => [name, PATHS.includes(name) ? path.resolve(directory, value) : value]))
@@ -144,8 +207,7 @@ class Holder {
   #obey([verb, ...words]: string[], [first, second]: Int32Array): void {
     if (verb === 'start' || verb === 'restore') {
       const [isListening, directory, auth, ...argv] = words
-      if (auth !== undefined && auth !== '') process.env['IMAGE_PULL_AUTH'] = auth
-      this.#greet({ kept: verb === 'restore' ? { fd: first!, bytes: contentOf(second!) } : undefined, isListening: isListening === '1', directory: directory ?? '/', argv })
+      this.#greet({ imagePullAuth: auth === '' ? undefined : auth, kept: verb === 'restore' ? { fd: first!, bytes: contentOf(second!) } : undefined, isListening: isListening === '1', directory: directory ?? '/', argv })
     } else if (verb === 'connection') {
       const done = (): void => this.say(['closed', words[0]!])
       if (this.#api) this.#api.accept(first!, done)

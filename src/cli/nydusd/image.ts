@@ -5,7 +5,7 @@ import path from 'node:path'
 import { byteString } from '../../core/byte-string.ts'
 import { CodedError } from '../../core/errors.ts'
 import { openConfiguredImage, prefetchImage, prefetchItem, prefetchOf, type RafsImage } from '../../rafs/index.ts'
-import { imageFileSystem, type MountedFileSystem, type MountRequest, type OpenMount } from '../../serve/index.ts'
+import { imageFileSystem, type MountedFileSystem, type MountRequest } from '../../serve/index.ts'
 import { localfsConfig, type NetworkParts, type NydusConfig, parseConfig, shownConfig } from '../../storage/index.ts'
 import type { OptionName } from './options.ts'
 
@@ -15,20 +15,23 @@ export const NETWORK: NetworkParts = {
   httpClient: async (config) => (await import('./network.ts')).httpClientOf(config),
 }
 
+/** `imagePullAuth`: credentials that replace those of the configuration. */
+export interface OpenOptions { readonly signal: AbortSignal; readonly imagePullAuth: string | undefined }
+
 /** What is to be mounted at the start, or undefined without a bootstrap; only with one is the configuration read. @throws CONFIG_INVALID, FORMAT_*, RAFS_NOT_FOUND */
-export async function openFirstMount(values: ReadonlyMap<OptionName, string>, { signal }: { readonly signal: AbortSignal }): Promise<MountedFileSystem | undefined> {
+export async function openFirstMount(values: ReadonlyMap<OptionName, string>, { signal, imagePullAuth }: OpenOptions): Promise<MountedFileSystem | undefined> {
   const source = values.get('bootstrap')
   if (source === undefined) return undefined
-  const { config, settings } = await configurationOf(values)
+  const { config, settings } = await configurationOf(values, imagePullAuth)
   const list = values.get('prefetch-files')
   const prefetchFiles = list === undefined ? undefined : byteString(readGiven(list)).split('\n')
   return await openImage({ mountpoint: '/', type: 'Rafs', source, config, prefetchFiles }, settings, { signal })
 }
 
 /** Opens what the API asks for, or a saved state has. @throws CONFIG_INVALID, SERVE_UNSUPPORTED, FORMAT_*, RAFS_NOT_FOUND */
-export const openMount: OpenMount = async (request, { signal }) => {
+export async function openMount(request: MountRequest, { signal, imagePullAuth }: OpenOptions): Promise<MountedFileSystem> {
   if (request.type !== 'Rafs') throw new CodedError('SERVE_UNSUPPORTED', `this version mounts images (rafs) only, not ${request.type}`)
-  return await openImage(request, await parse(request.config), { signal })
+  return await openImage(request, await parseConfig(request.config, { imagePullAuth }), { signal })
 }
 
 async function openImage(request: MountRequest, settings: NydusConfig, { signal }: { readonly signal: AbortSignal }): Promise<MountedFileSystem> {
@@ -49,7 +52,7 @@ async function warmUp(image: RafsImage, settings: NydusConfig, files: readonly s
   if (config.enable) await prefetchImage(image, { config, files: items, signal })
 }
 
-async function configurationOf(values: ReadonlyMap<OptionName, string>): Promise<{ config: string; settings: NydusConfig }> {
+async function configurationOf(values: ReadonlyMap<OptionName, string>, imagePullAuth: string | undefined): Promise<{ config: string; settings: NydusConfig }> {
   const directory = values.get('localfs-dir')
   if (directory !== undefined) {
     const settings = localfsConfig(path.resolve(directory))
@@ -58,11 +61,7 @@ async function configurationOf(values: ReadonlyMap<OptionName, string>): Promise
   const file = values.get('config')
   if (file === undefined) throw new CodedError('CONFIG_INVALID', 'an image needs --config or --localfs-dir: where are its blobs?')
   const config = readGiven(file).toString('utf8')
-  return { config, settings: await parse(config) }
-}
-
-async function parse(config: string): Promise<NydusConfig> {
-  return await parseConfig(config, { imagePullAuth: process.env['IMAGE_PULL_AUTH'] })
+  return { config, settings: await parseConfig(config, { imagePullAuth }) }
 }
 
 function readGiven(file: string): Buffer {

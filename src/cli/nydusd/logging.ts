@@ -8,7 +8,8 @@ import { CodedError } from '../../core/errors.ts'
 import { MiB } from '../../core/units.ts'
 import { LOG_LEVELS, type LogLevel } from '../conventions.ts'
 
-export interface LogOptions { readonly level: LogLevel; readonly file: string | undefined; readonly rotationMiB: number }
+/** `events`: what happens in the process is logged here; false where it happens to several daemons that have a log each. */
+export interface LogOptions { readonly level: LogLevel; readonly file: string | undefined; readonly rotationMiB: number; readonly events?: boolean }
 
 const LEVEL_OF: { readonly [N in keyof Events]?: LogLevel } = {
   'serve:daemon:state': 'info',
@@ -38,14 +39,14 @@ export class Log {
   readonly #text: boolean
 
   /** Opens the file (its directory is made: the snapshotter relies on it) or uses stderr, and subscribes. @throws CONFIG_INVALID */
-  constructor({ level, file, rotationMiB }: LogOptions) {
+  constructor({ level, file, rotationMiB, events = true }: LogOptions) {
     this.#level = LOG_LEVELS.indexOf(level)
     this.file = file === undefined ? undefined : path.extname(file) === '' ? `${file}.log` : file
     this.#limit = rotationMiB * MiB
     this.#fd = this.file === undefined ? 2 : openLog(this.file)
     this.#text = isatty(this.#fd)
     if (this.file !== undefined) this.#size = fstatSync(this.#fd).size
-    for (const [name, at] of eventLevels()) subscribe(name, (event) => this.write(at, name, event))
+    if (events) for (const [name, at] of eventLevels()) subscribe(name, (event) => this.write(at, name, event))
   }
 
   /** Goes on in a file of the same name: somebody has renamed the one before. Where there is none to be had, in the one before. */
@@ -59,6 +60,12 @@ export class Log {
     } catch (error) {
       this.write('warn', error instanceof Error ? error.message : String(error))
     }
+  }
+
+  /** Nothing is written after that. */
+  close(): void {
+    if (this.file !== undefined) closeSync(this.#fd)
+    this.#level = LOG_LEVELS.length
   }
 
   /** From now on; an unknown level changes nothing. */

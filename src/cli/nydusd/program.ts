@@ -62,6 +62,7 @@ async function ownProcess(values: Values): Promise<Host> {
   delete process.env[OWNER_VARIABLE] // it is of no concern to our children
   const watch = owner === undefined ? undefined : (await import('./owner.ts')).watchOwner
   return {
+    imagePullAuth: process.env['IMAGE_PULL_AUTH'],
     listen: async (daemon, options) => await ApiServer.listen(daemon, options),
     listenForOrders({ stop, reopen }) {
       process.on('SIGTERM', stop)

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { CodedError } from '../../core/errors.ts'
 import { machineLimits } from '../../native/machine.ts'
-import { type ApiDaemon, type ApiOptions, type ApiServer, Daemon, type DaemonEnd, decodeState, type FailoverPolicy, type Kept, type KeptConnection, mountedDevice } from '../../serve/index.ts'
+import { type ApiDaemon, type ApiOptions, type ApiServer, Daemon, type DaemonEnd, decodeState, type FailoverPolicy, type Kept, type KeptConnection, mountedDevice, type WorkerPool } from '../../serve/index.ts'
 import { explain, type LogLevel } from '../conventions.ts'
 import { buildInfo } from '../version.ts'
 import { raiseFileLimit } from './limits.ts'
@@ -19,6 +19,12 @@ export interface Host {
   readonly kept?: Kept
   /** Hears what the next server would need. */
   keep?(kept: KeptConnection): void
+  /** A worker is broken. */
+  failed?(error: Error): void
+  /** Workers of a process that serves several daemons. Events and limits are that process's then. */
+  readonly pool?: WorkerPool
+  /** IMAGE_PULL_AUTH. */
+  readonly imagePullAuth: string | undefined
   /** Makes the API reachable at the path of `options`. @throws CONFIG_INVALID */
   listen(daemon: ApiDaemon, options: ApiOptions): Promise<ApiServer>
   /** Calls `stop` when the daemon is to unmount and end, `abandon` when it is to end alone, `reopen` when its log file has been renamed. */
@@ -29,9 +35,9 @@ export interface Host {
 export async function serve(values: Values, host: Host): Promise<{ readonly end: DaemonEnd; readonly log: Log }> {
   refuseLaterOptions(values)
   // SAFETY: parseArguments admits the names of LOG_LEVELS only.
-  const log = new Log({ level: values.get('log-level') as LogLevel, file: values.get('log-file'), rotationMiB: Number(values.get('log-rotation-size')) })
+  const log = new Log({ level: values.get('log-level') as LogLevel, file: values.get('log-file'), rotationMiB: Number(values.get('log-rotation-size')), events: host.pool === undefined })
   const stop = new AbortController()
-  const { daemon, begin } = values.has('sock') ? (await import('./virtiofs.ts')).virtiofsService(values) : fuseService(values, host)
+  const { daemon, begin } = values.has('sock') ? (await import('./virtiofs.ts')).virtiofsService(values, host) : fuseService(values, host)
   host.listenForOrders({
     stop() {
       stop.abort()
@@ -52,7 +58,7 @@ export async function serve(values: Values, host: Host): Promise<{ readonly end:
       throw error
     }
   }
-  await raiseFileLimit(Number(values.get('rlimit-nofile')), (message) => log.write('warn', message))
+  if (!host.pool) await raiseFileLimit(Number(values.get('rlimit-nofile')), (message) => log.write('warn', message))
   const end = await daemon.done
   api?.close()
   if (end.error) log.write('error', explain(end.error))
@@ -66,13 +72,16 @@ export interface Service {
 }
 
 function fuseService(values: Values, host: Host): Service {
+  const { imagePullAuth } = host
   const daemon = new Daemon({
     id: values.get('id') ?? '', supervisor: values.get('supervisor'), mountpoint: values.get('mountpoint')!,
     threads: Math.min(Number(values.get('fuse-threads')), machineLimits().processors), writable: values.has('writable'),
-    openMount: async (request, options) => await (await import('./image.ts')).openMount(request, options),
+    openMount: async (request, options) => await (await import('./image.ts')).openMount(request, { ...options, imagePullAuth }),
     // SAFETY: parseArguments admits the three policies only.
     failoverPolicy: values.get('failover-policy') as FailoverPolicy,
     ...(host.keep && { keep: (kept) => host.keep?.(kept) }),
+    ...(host.failed && { failed: (error) => host.failed?.(error) }),
+    ...(host.pool && { pool: host.pool }),
   })
   return {
     daemon,
@@ -82,7 +91,7 @@ function fuseService(values: Values, host: Host): Service {
         daemon.start()
       } else if (!(await startsInInit(values))) {
         const { openFirstMount } = await import('./image.ts') // loaded while the first worker starts
-        daemon.mount(await openFirstMount(values, { signal }))
+        daemon.mount(await openFirstMount(values, { signal, imagePullAuth }))
       }
     },
   }

@@ -21,9 +21,6 @@ import { type FailoverPolicy, requeue } from './requeue.ts'
 import { decodeState, encodeState, type SavedState } from './saved-state.ts'
 import { type Kept, receiveFromSupervisor, sendToSupervisor } from './supervisor.ts'
 
-/** The one session of this daemon. Serials name sessions between threads. */
-const SESSION = 1
-
 export interface DaemonOptions {
   readonly id: string
   readonly supervisor: string | undefined
@@ -37,6 +34,10 @@ export interface DaemonOptions {
   readonly failoverPolicy?: FailoverPolicy
   /** Hears what the next server of this connection would need, as soon as there is one and whenever it changes. */
   readonly keep?: (kept: KeptConnection) => void
+  /** Workers that other daemons use too, which end with none of them; default its own. */
+  readonly pool?: WorkerPool
+  /** A worker is broken: default to unmount and end. */
+  readonly failed?: (error: Error) => void
 }
 
 /** A connection for whoever keeps it; the descriptor stays the daemon's. */
@@ -60,6 +61,8 @@ export class Daemon {
   readonly #options: DaemonOptions
   readonly #life = new LifeCycle()
   readonly #pool: WorkerPool
+  /** Names the connection between threads. */
+  readonly #serial: number
   readonly #desk: MissDesk
   readonly #mounts: Mounts
   #session: FuseSession | undefined
@@ -73,11 +76,12 @@ export class Daemon {
   constructor(options: DaemonOptions) {
     this.#options = options
     this.done = new Promise((resolve) => { this.#finish = resolve })
-    this.#pool = new WorkerPool(options.threads, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }, {
+    this.#pool = options.pool ?? new WorkerPool(options.threads, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 })
+    this.#serial = this.#pool.register({
       miss: (session, miss, at) => this.#mounts.take(session, replyTo(this.#session?.fd ?? -1), miss, at),
       interrupt: (session, low, high) => this.#desk.interrupt(session, replyTo(this.#session?.fd ?? -1), low, high),
       ended: () => void this.#end({ unmount: false, handOn: false, error: undefined }),
-      failed: (error) => void this.#end({ unmount: true, handOn: false, error }),
+      failed: (error) => options.failed ? options.failed(error) : void this.#end({ unmount: true, handOn: false, error }),
     })
     this.#desk = new MissDesk(new OperationCounters(this.#pool.counters, options.threads), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS)
     this.#mounts = new Mounts({
@@ -210,9 +214,9 @@ export class Daemon {
     if (this.#device !== undefined && process.geteuid?.() === 0) setReadahead(this.#device, MAX_READ / KiB)
     this.#mounts.serve({
       xattrs: session.connection.xattrs,
-      begin: (mounts) => this.#pool.addSession(SESSION, session, mounts),
-      addMount: (mount) => this.#pool.addMount(SESSION, mount),
-      dropMount: (serial) => this.#pool.dropMount(SESSION, serial),
+      begin: (mounts) => this.#pool.addSession(this.#serial, session, mounts),
+      addMount: (mount) => this.#pool.addMount(this.#serial, mount),
+      dropMount: (serial) => this.#pool.dropMount(this.#serial, serial),
       forget: (stale) => forgetNames(session.fd, stale),
     })
     this.#life.apply('start')
@@ -243,11 +247,8 @@ export class Daemon {
     if (handOn && this.#session) return await this.#handOn(this.#session)
     this.#closing.abort()
     await Promise.all([this.#desk.close(), ...this.#background])
-    const stopped = await this.#pool.stop()
-    if (stopped && unmount && this.#session) {
-      native().closeFd(this.#session.fd)
-      this.#session = undefined // its number may soon mean something else
-    }
+    const stopped = await this.#leavePool()
+    if (stopped && (unmount || this.#options.pool)) this.#closeSession()
     await this.#mounts.close()
     return { error: failure, stuck: !stopped }
   }
@@ -255,11 +256,24 @@ export class Daemon {
   // Readers wait from here until the next daemon starts. No request of theirs is failed: it is answered, or left to the next one.
   async #handOn({ connection }: FuseSession): Promise<DaemonEnd> {
     if ((connection.flags2 & FUSE_INIT_FLAG2.HAS_RESEND) !== 0) await this.#desk.abandon()
-    const stopped = await this.#pool.stop()
+    const stopped = await this.#leavePool()
     if (!this.#desk.abandoned) await within(DRAIN_MS, this.#desk.drain())
     this.#closing.abort()
+    if (stopped && this.#options.pool) this.#closeSession() // a process that ends keeps it until then
     await within(HANDOVER_CLOSE_MS, Promise.all([...this.#background, this.#mounts.close()]))
     return { error: undefined, stuck: !stopped }
+  }
+
+  /** False when a worker is stuck. */
+  async #leavePool(): Promise<boolean> {
+    if (!this.#options.pool) return await this.#pool.stop()
+    return this.#session === undefined || await this.#pool.dropSession(this.#serial, this.#session.fd)
+  }
+
+  #closeSession(): void {
+    if (!this.#session) return
+    native().closeFd(this.#session.fd)
+    this.#session = undefined // its number may soon mean something else
   }
 
   /** Only our own mount: somebody may have mounted something else on top, or unmounted ours. */

@@ -14,10 +14,11 @@ import { type FromWorker, type ToWorker, WAKE_UP, type WorkerMount, type WorkerS
 /** LIMIT: a worker answers a wake-up between two requests; one that has not after this long is stuck in a system call and is left behind. */
 const STOP_TIMEOUT_MS = 2_000
 
+/** What a session's owner hears. */
 export interface PoolListener {
   miss(session: number, miss: Miss, at: number): void
   interrupt(session: number, uniqueLow: number, uniqueHigh: number): void
-  /** The kernel ended the session: it was unmounted or aborted. Once per session. */
+  /** The kernel ended the session: it was unmounted or aborted. Once. */
   ended(session: number, errno: number): void
   /** A worker is gone or broken: nothing more can be relied on. */
   failed(error: Error): void
@@ -27,12 +28,13 @@ interface Listed { readonly fd: number; messages: ToWorker[] }
 interface Waiting { left: number; readonly done: () => void }
 interface Member { readonly worker: Worker; readonly waitSet: number; readonly wakeUp: number; readonly exited: Promise<void>; ready: boolean }
 
-/** The threads that answer requests. */
+/** The threads that answer requests, of one daemon or of many. */
 export class WorkerPool {
   /** Counters of all workers, and in the last block those of the main thread (misses). */
   readonly counters: SharedArrayBuffer
   readonly #leadership = createLeadershipMemory()
-  readonly #listener: PoolListener
+  readonly #listeners = new Map<number, PoolListener>()
+  #lastSession = 0
   readonly #threads: number
   readonly #owner: Owner
   readonly #members: Member[] = []
@@ -45,15 +47,20 @@ export class WorkerPool {
   #stopping = false
 
   /** One worker starts at once. The others follow one by one when there is something to serve: together they would only delay the first answer. */
-  constructor(threads: number, owner: Owner, listener: PoolListener) {
-    this.#listener = listener
+  constructor(threads: number, owner: Owner) {
     this.#threads = threads
     this.#owner = owner
     this.counters = createCounterMemory(threads + 1)
     this.#start()
   }
 
-  /** Lets every worker take requests of `session` (a serial from 1), which shows `mounts`. */
+  /** Announces a session; its serial, from 1. */
+  register(listener: PoolListener): number {
+    this.#listeners.set(++this.#lastSession, listener)
+    return this.#lastSession
+  }
+
+  /** Lets every worker take requests of `session`, which shows `mounts`. */
   addSession(session: number, { fd, connection }: FuseSession, mounts: Iterable<WorkerMount>): void {
     const messages: ToWorker[] = [{ kind: 'session', session, connection }]
     for (const mount of mounts) messages.push({ kind: 'mount', session, ...mount })
@@ -83,10 +90,13 @@ export class WorkerPool {
 
   /** Resolves when no worker touches the session's descriptor any more, or when a worker is stuck (then the descriptor must not be closed): false. */
   async dropSession(session: number, fd: number): Promise<boolean> {
-    this.#sessions.delete(session)
+    if (!this.#sessions.delete(session)) return true
     const dropped = this.#untilAll(keyOf(session))
     this.#broadcast({ kind: 'drop-session', session, fd })
-    return await within(STOP_TIMEOUT_MS, dropped)
+    const isDropped = await within(STOP_TIMEOUT_MS, dropped)
+    this.#listeners.delete(session)
+    this.#ended.delete(session)
+    return isDropped
   }
 
   /** Ends all workers. False when one is stuck in a system call: then the process cannot exit in the ordinary way. */
@@ -148,14 +158,14 @@ export class WorkerPool {
         this.#members[thread]!.ready = true
         this.#grow()
         break
-      case 'miss': this.#listener.miss(message.session, message.miss, message.at); break
-      case 'interrupt': this.#listener.interrupt(message.session, message.uniqueLow, message.uniqueHigh); break
+      case 'miss': this.#listeners.get(message.session)?.miss(message.session, message.miss, message.at); break
+      case 'interrupt': this.#listeners.get(message.session)?.interrupt(message.session, message.uniqueLow, message.uniqueHigh); break
       case 'request-error': publish('serve:request:error', message); break
       case 'failed': this.#fail(fromMessage(message.error)); break
       case 'dropped': this.#dropped(keyOf(message.session)); break
       case 'unmounted': this.#dropped(keyOf(message.session, message.serial)); break
       case 'ended':
-        if (!this.#ended.has(message.session)) this.#listener.ended(message.session, message.errno)
+        if (!this.#ended.has(message.session)) this.#listeners.get(message.session)?.ended(message.session, message.errno)
         this.#ended.add(message.session)
     }
   }
@@ -168,7 +178,7 @@ export class WorkerPool {
   }
 
   #fail(error: Error): void {
-    if (!this.#stopping) this.#listener.failed(error)
+    if (!this.#stopping) for (const listener of [...this.#listeners.values()]) listener.failed(error)
   }
 }
 
