@@ -11,6 +11,9 @@ import { raiseFileLimit } from './limits.ts'
 import { Log } from './logging.ts'
 import type { OptionName } from './options.ts'
 
+/** LIMIT: so many threads may serve whatever the number of processors: one works, the others wait for the disk. */
+const MIN_THREADS = 4
+
 export type Values = ReadonlyMap<OptionName, string>
 
 /** What a daemon needs of the process around it. */
@@ -75,7 +78,7 @@ function fuseService(values: Values, host: Host): Service {
   const { imagePullAuth } = host
   const daemon = new Daemon({
     id: values.get('id') ?? '', supervisor: values.get('supervisor'), mountpoint: values.get('mountpoint')!,
-    threads: Math.min(Number(values.get('fuse-threads')), machineLimits().processors), writable: values.has('writable'),
+    threads: Math.min(Number(values.get('fuse-threads')), Math.max(MIN_THREADS, machineLimits().processors)), writable: values.has('writable'),
     openMount: async (request, options) => await (await import('./image.ts')).openMount(request, { ...options, imagePullAuth }),
     // SAFETY: parseArguments admits the three policies only.
     failoverPolicy: values.get('failover-policy') as FailoverPolicy,

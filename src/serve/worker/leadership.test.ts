@@ -1,7 +1,7 @@
 // Who leads, seen from one thread: waiting for real is tested through mounts.
 
 import { describe, expect, it } from 'vitest'
-import { callAll, createLeadershipMemory, Leadership } from './leadership.ts'
+import { callAll, createLeadershipMemory, helpCame, Leadership } from './leadership.ts'
 
 const goOn = () => ({ ends: false })
 
@@ -17,6 +17,18 @@ describe('leadership', () => {
       return { ends: calls > 5 }
     })
     expect([first.leads, second.leads, calls]).toEqual([false, true, 2])
+  })
+
+  it('says once that one more is wanted, when nobody sleeps who could take over', () => {
+    const memory = createLeadershipMemory()
+    const [first, second] = [new Leadership(memory, 0), new Leadership(memory, 1)]
+    first.follow(goOn)
+    expect(first.handOn()).toBe(true)
+    second.follow(goOn)
+    expect(second.handOn()).toBe(false)
+    helpCame(memory)
+    first.follow(goOn)
+    expect(first.handOn()).toBe(true)
   })
 
   it('lets a follower go that is told to end', () => {

@@ -4,11 +4,14 @@
 
 const LEADER = 0
 const CALLS = 1
+const SLEEPERS = 2
+const WANTED = 3
+const WORDS = 4
 const NOBODY = 0
 
 /** Memory for the workers of one pool. */
 export function createLeadershipMemory(): SharedArrayBuffer {
-  return new SharedArrayBuffer(2 * Int32Array.BYTES_PER_ELEMENT)
+  return new SharedArrayBuffer(WORDS * Int32Array.BYTES_PER_ELEMENT)
 }
 
 /** Wakes every worker that sleeps: there are messages. They must have been posted before. */
@@ -16,6 +19,11 @@ export function callAll(memory: SharedArrayBuffer): void {
   const words = new Int32Array(memory)
   Atomics.add(words, CALLS, 1)
   Atomics.notify(words, CALLS)
+}
+
+/** The worker that was wanted is there: the next one may be asked for. */
+export function helpCame(memory: SharedArrayBuffer): void {
+  Atomics.store(new Int32Array(memory), WANTED, 0)
 }
 
 /** A worker's part in who leads. */
@@ -40,16 +48,21 @@ export class Leadership {
       const calls = Atomics.load(this.#words, CALLS) // before looking: a call after this ends the wait below
       if (onCall().ends) return
       this.#leads = Atomics.compareExchange(this.#words, LEADER, NOBODY, this.#me) === NOBODY
-      if (!this.#leads) Atomics.wait(this.#words, CALLS, calls)
+      if (this.#leads) return
+      Atomics.add(this.#words, SLEEPERS, 1)
+      Atomics.wait(this.#words, CALLS, calls)
+      Atomics.sub(this.#words, SLEEPERS, 1)
     }
   }
 
-  /** Lets another worker lead, if this one does. */
-  handOn(): void {
-    if (!this.#leads) return
+  /** Lets another worker lead, if this one does. True when there was none to take over, for the first who finds out: one more is wanted. */
+  handOn(): boolean {
+    if (!this.#leads) return false
     this.#leads = false
+    const alone = Atomics.load(this.#words, SLEEPERS) === 0
     Atomics.store(this.#words, LEADER, NOBODY)
     Atomics.add(this.#words, CALLS, 1)
     Atomics.notify(this.#words, CALLS, 1)
+    return alone && Atomics.compareExchange(this.#words, WANTED, 0, 1) === 0
   }
 }

@@ -99,7 +99,7 @@ class WorkerLoop {
   // Who does not lead writes its replies, takes what is there already, and does not wait.
   #exchange(): number {
     const { native, start } = this.#env
-    if (this.#long) this.#leadership.handOn()
+    if (this.#long) this.#handOn()
     const { leads } = this.#leadership
     const count = native.exchange(start.waitSet, this.#output, this.#replies, this.#replyCount, this.#input, REQUEST_SLOT, this.#requests,
       leads ? -1 : 0, leads ? this.#errors : this.#errorsWaiting)
@@ -108,8 +108,12 @@ class WorkerLoop {
     this.#long = this.#errors[2] !== 0
     if (this.#long) this.#keepLast(this.#errors[2]!)
     else this.#replyCount = this.#replyAt = 0
-    if (count >= CROWD) this.#leadership.handOn()
+    if (count >= CROWD) this.#handOn()
     return count
+  }
+
+  #handOn(): void {
+    if (this.#leadership.handOn()) this.#env.post({ kind: 'wanted' })
   }
 
   // Replies that have to wait for the disk stay for the next exchange, when somebody else leads.
@@ -148,7 +152,7 @@ class WorkerLoop {
     const outcome = core.handle(at, length, this.#replyAt)
     // One extent is spliced by the native call; several are put together here.
     const scattered = outcome === OUTCOME.file && core.extents.count > 1
-    if (scattered) this.#leadership.handOn()
+    if (scattered) this.#handOn()
     const lost = scattered && !this.#copy(core)
     if (lost) core.asMiss(at, length)
     if (lost || outcome === OUTCOME.miss) {

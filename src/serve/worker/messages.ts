@@ -44,6 +44,8 @@ export type SharedFileSystem = { readonly kind: 'rafs'; readonly image: SharedIm
 
 export type FromWorker =
   | { readonly kind: 'ready' }
+  /** There is more to do than the workers do. Once, until another one is ready. */
+  | { readonly kind: 'wanted' }
   /** `at`: performance.timeOrigin + now() when the request was read, ms. */
   | { readonly kind: 'miss'; readonly session: number; readonly miss: Miss; readonly at: number }
   /** The kernel no longer wants the request with that id. */

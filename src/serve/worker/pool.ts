@@ -8,7 +8,7 @@ import { createCounterMemory } from '../counters.ts'
 import type { Owner } from '../fuse/attributes.ts'
 import type { Miss } from '../fuse/core.ts'
 import type { FuseSession } from '../session.ts'
-import { callAll, createLeadershipMemory } from './leadership.ts'
+import { callAll, createLeadershipMemory, helpCame } from './leadership.ts'
 import { type FromWorker, type ToWorker, WAKE_UP, type WorkerMount, type WorkerStart } from './messages.ts'
 
 /** LIMIT: a worker answers a wake-up between two requests; one that has not after this long is stuck in a system call and is left behind. */
@@ -26,7 +26,7 @@ export interface PoolListener {
 
 interface Listed { readonly fd: number; messages: ToWorker[] }
 interface Waiting { left: number; readonly done: () => void }
-interface Member { readonly worker: Worker; readonly waitSet: number; readonly wakeUp: number; readonly exited: Promise<void>; ready: boolean }
+interface Member { readonly worker: Worker; readonly waitSet: number; readonly wakeUp: number; readonly exited: Promise<void> }
 
 /** The threads that answer requests, of one daemon or of many. */
 export class WorkerPool {
@@ -46,7 +46,7 @@ export class WorkerPool {
   readonly #mountsVersion = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)
   #stopping = false
 
-  /** One worker starts at once. The others follow one by one when there is something to serve: together they would only delay the first answer. */
+  /** One worker starts at once, others when the leader has nobody to hand on to: each costs 8 MiB, and at the start it would only delay the first answer. */
   constructor(threads: number, owner: Owner) {
     this.#threads = threads
     this.#owner = owner
@@ -66,7 +66,6 @@ export class WorkerPool {
     for (const mount of mounts) messages.push({ kind: 'mount', session, ...mount })
     this.#sessions.set(session, { fd, messages })
     for (const member of this.#members) introduce(member, session, { fd, messages })
-    this.#grow()
   }
 
   /** Shows one more mount: requests that the kernel sends from now on know of it. */
@@ -121,13 +120,9 @@ export class WorkerPool {
       this.#fail(new Error(`worker ${thread} ended by itself`))
       resolve()
     }))
-    const member = { worker, waitSet, wakeUp, exited, ready: false }
+    const member = { worker, waitSet, wakeUp, exited }
     this.#members.push(member)
     for (const [session, listed] of this.#sessions) introduce(member, session, listed)
-  }
-
-  #grow(): void {
-    if (!this.#stopping && this.#sessions.size > 0 && this.#members.length < this.#threads && this.#members.every(({ ready }) => ready)) this.#start()
   }
 
   #broadcast(message: ToWorker): void {
@@ -155,8 +150,10 @@ export class WorkerPool {
   #hear(thread: number, message: FromWorker): void {
     switch (message.kind) {
       case 'ready':
-        this.#members[thread]!.ready = true
-        this.#grow()
+        if (thread > 0) helpCame(this.#leadership)
+        break
+      case 'wanted':
+        if (!this.#stopping && this.#members.length < this.#threads) this.#start()
         break
       case 'miss': this.#listeners.get(message.session)?.miss(message.session, message.miss, message.at); break
       case 'interrupt': this.#listeners.get(message.session)?.interrupt(message.session, message.uniqueLow, message.uniqueHigh); break
