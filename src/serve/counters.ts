@@ -5,13 +5,15 @@ import { KiB, MiB } from '../core/units.ts'
 import { FUSE_OP, FUSE_OP_LIMIT } from '../wire/fuse/opcode.ts'
 
 /** Operations in the order of `fop_hits` and its siblings. */
-const FOPS = [FUSE_OP.GETATTR, FUSE_OP.READLINK, FUSE_OP.OPEN, FUSE_OP.RELEASE, FUSE_OP.READ, FUSE_OP.STATFS, FUSE_OP.GETXATTR, FUSE_OP.LISTXATTR,
+export const FOPS = [FUSE_OP.GETATTR, FUSE_OP.READLINK, FUSE_OP.OPEN, FUSE_OP.RELEASE, FUSE_OP.READ, FUSE_OP.STATFS, FUSE_OP.GETXATTR, FUSE_OP.LISTXATTR,
   FUSE_OP.OPENDIR, FUSE_OP.LOOKUP, FUSE_OP.READDIR, FUSE_OP.READDIRPLUS, FUSE_OP.ACCESS, FUSE_OP.FORGET, FUSE_OP.BATCH_FORGET]
 /** Upper bounds (exclusive) of the read size buckets, bytes; the last is open. */
 const SIZE_BOUNDS = [KiB, 4 * KiB, 16 * KiB, 64 * KiB, 128 * KiB, 512 * KiB, MiB]
 /** Upper bounds (exclusive) of the read latency buckets, microseconds; the last is open. */
 const LATENCY_BOUNDS = [200, 1000, 20_000, 50_000, 500_000, 1_000_000, 2_000_000]
 const BUCKETS = 8
+/** Numbers of read size buckets. */
+export const SIZE_BUCKETS = BUCKETS
 
 const FOP_OF = new Int8Array(FUSE_OP_LIMIT).fill(-1)
 FOPS.forEach((op, i) => { FOP_OF[op] = i })
@@ -27,7 +29,9 @@ const OPENS = DATA_READ + 1
 const RELEASES = OPENS + 1
 /** Reads that were answered from cache files without asking anybody. */
 const CACHE_HITS = RELEASES + 1
-const BLOCK = CACHE_HITS + 1
+/** Not 0: single requests are told, too (access/access-log.ts). Set by the main thread. */
+const WATCHED = CACHE_HITS + 1
+const BLOCK = WATCHED + 1
 
 /** Shared memory for the counters of `threads` threads. */
 export function createCounterMemory(threads: number): SharedArrayBuffer {
@@ -40,6 +44,15 @@ export class OperationCounters {
 
   constructor(memory: SharedArrayBuffer, thread: number) {
     this.#numbers = new Float64Array(memory, thread * BLOCK * Float64Array.BYTES_PER_ELEMENT, BLOCK)
+  }
+
+  /** Whether the mount's requests are to be told one by one. */
+  get isWatched(): boolean {
+    return this.#numbers[WATCHED] !== 0
+  }
+
+  set isWatched(isWatched: boolean) {
+    this.#numbers[WATCHED] = isWatched ? 1 : 0
   }
 
   /** One read whose bytes all were in cache files; it is recorded as an operation too. */
@@ -71,13 +84,13 @@ export function cacheHits(memory: SharedArrayBuffer): number {
 }
 
 /** Sum over all threads as `GET /api/v1/metrics` prints it. `nr_opens` stays 0 where the kernel opens without asking (connection.ts). */
-export function fsIoStats(memory: SharedArrayBuffer, id: string): object {
+export function fsIoStats(memory: SharedArrayBuffer, id: string, watched?: { readonly files: boolean; readonly pattern: boolean; readonly latest: boolean }): object {
   const sum = summed(memory)
   const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, i) => sum(from + i))
   return {
-    files_account_enabled: false,
-    access_pattern_enabled: false,
-    record_latest_read_files_enabled: false,
+    files_account_enabled: watched?.files ?? false,
+    access_pattern_enabled: watched?.pattern ?? false,
+    record_latest_read_files_enabled: watched?.latest ?? false,
     measure_latency: true,
     id,
     nr_opens: Math.max(0, sum(OPENS) - sum(RELEASES)),
@@ -97,6 +110,11 @@ function summed(memory: SharedArrayBuffer): (index: number) => number {
     for (let at = index; at < all.length; at += BLOCK) total += all[at]!
     return Math.floor(total) // Go decodes these as unsigned integers
   }
+}
+
+/** The size bucket of a read of `bytes`. */
+export function readSizeBucket(bytes: number): number {
+  return bucket(SIZE_BOUNDS, bytes)
 }
 
 function bucket(bounds: readonly number[], value: number): number {

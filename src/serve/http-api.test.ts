@@ -18,7 +18,7 @@ const levels: string[] = []
 const stop = vi.fn(() => Promise.resolve({ error: undefined, stuck: false }))
 
 // SAFETY: the routes under test read these fields of a mount only.
-const mount = { mountpoint: '/', mountedAt: new Date('2026-01-02T03:04:05.600Z'), shownConfig: { version: 2 }, counters: createCounterMemory(1), fileSystem: { type: 'Rafs', image: { id: '/12', backendMetrics: { read_count: 3 }, cacheMetrics: Object.assign(new BlobcacheMetrics('/cache'), { total: 4, wholeHits: 1 }) } } } as unknown as ReturnType<ApiDaemon['mounts']>[number]
+const mount = { mountpoint: '/', mountedAt: new Date('2026-01-02T03:04:05.600Z'), shownConfig: { version: 2 }, counters: createCounterMemory(1), accounts: () => undefined, trace: () => {}, fileSystem: { type: 'Rafs', image: { id: '/12', backendMetrics: { read_count: 3 }, cacheMetrics: Object.assign(new BlobcacheMetrics('/cache'), { total: 4, wholeHits: 1 }) } } } as unknown as ReturnType<ApiDaemon['mounts']>[number]
 
 const refuse = async (): Promise<void> => { throw new CodedError('SERVE_NOT_READY', 'not yet') }
 

@@ -5,6 +5,7 @@ import { existsSync, rmSync } from 'node:fs'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { CodedError, isCoded } from '../core/errors.ts'
 import { allMetrics, cacheStats, collection, describe, fsStats, inflightRequest, type ProgramVersion } from './api/documents.ts'
+import { filesOf, patternOf, traceOf } from './api/accesses.ts'
 import { cacheOf, imageOf, mountOf, mountpointOf, mountRequest } from './api/instances.ts'
 import { backendChangeOf } from './configure.ts'
 import type { Daemon } from './daemon/daemon.ts'
@@ -122,6 +123,13 @@ const ROUTES: Readonly<Record<string, Readonly<Record<string, Route>>>> = {
   '/api/v1/metrics': { GET: ({ daemon, query }) => ({ status: 200, body: fsStats(mountOf(daemon, query)) }) },
   '/api/v1/metrics/backend': { GET: ({ daemon, query }) => ({ status: 200, body: imageOf(mountOf(daemon, query)).backendMetrics }) },
   '/api/v1/metrics/blobcache': { GET: ({ daemon, query }) => ({ status: 200, body: cacheStats(cacheOf(daemon, query)) }) },
+  '/api/v1/metrics/files': { GET: ({ daemon, query }) => ({ status: 200, body: filesOf(mountOf(daemon, query), query) }) },
+  '/api/v1/metrics/pattern': { GET: ({ daemon, query }) => ({ status: 200, body: patternOf(mountOf(daemon, query)) }) },
+  '/api/v1/trace': {
+    PUT: ({ daemon, query }) => { mountOf(daemon, query).trace(true); return DONE },
+    GET: async ({ daemon, query }) => ({ status: 200, body: await traceOf(mountOf(daemon, query)) }),
+    DELETE: async ({ daemon, query }) => ({ status: 200, body: await traceOf(mountOf(daemon, query), { stop: true }) }),
+  },
   '/api/v2/metrics': { GET: ({ daemon }) => ({ status: 200, body: allMetrics(daemon) }) },
   '/api/v1/metrics/inflight': {
     GET: ({ daemon }) => {

@@ -1,5 +1,6 @@
 // The serving layer's door: what cli wires together.
 
+export type { Watched } from './access/accounts.ts'
 export type { ProgramVersion } from './api/documents.ts'
 export { type ApiDaemon, ApiServer, type ApiOptions } from './http-api.ts'
 export { Daemon, type DaemonEnd, type DaemonOptions, type KeptConnection } from './daemon/daemon.ts'

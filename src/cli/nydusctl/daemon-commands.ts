@@ -11,10 +11,11 @@ import { Client } from './client.ts'
 import { showInfo } from './info.ts'
 import { asMetrics, type Category, difference, METRICS_PATH, type Metrics, show } from './metrics.ts'
 import { Top } from './top.ts'
+import { traceCommand } from './trace.ts'
 
 /** The commands that talk to a daemon. */
 export function daemonCommands(): Command[] {
-  return [info(), set(), metrics(), top(), mount(), umount()].map(withGlobalOptions)
+  return [info(), set(), metrics(), top(), mount(), umount(), traceCommand(clientOf)].map(withGlobalOptions)
 }
 
 /** `--sock` and `--raw`, accepted before or after the subcommand. */

@@ -5,7 +5,7 @@ import path from 'node:path'
 import { byteString } from '../../core/byte-string.ts'
 import { CodedError } from '../../core/errors.ts'
 import { openConfiguredImage, prefetchImage, prefetchItem, prefetchOf, type RafsImage } from '../../rafs/index.ts'
-import { imageFileSystem, type MountedFileSystem, type MountRequest } from '../../serve/index.ts'
+import { imageFileSystem, type MountedFileSystem, type MountRequest, type Watched } from '../../serve/index.ts'
 import { localfsConfig, type NetworkParts, type NydusConfig, parseConfig, shownConfig } from '../../storage/index.ts'
 import type { OptionName } from './options.ts'
 
@@ -39,9 +39,13 @@ async function openImage(request: MountRequest, settings: NydusConfig, { signal 
   const source = path.resolve(request.source)
   const image = await openConfiguredImage(settings, { bootstrap: source, network: NETWORK, signal })
   return {
-    mountpoint, type, source, config, fileSystem: imageFileSystem(image), shownConfig: shownConfig(settings),
+    mountpoint, type, source, config, fileSystem: imageFileSystem(image), shownConfig: shownConfig(settings), watched: watchedOf(settings),
     warmUp: (options) => warmUp(image, settings, prefetchFiles, options),
   }
+}
+
+function watchedOf({ rafs: { iostatsFiles: files, accessPattern: pattern, latestReadFiles: latest } }: NydusConfig): Watched {
+  return { files, pattern, latest }
 }
 
 // A first read needs its blob's chunk information: while the first worker still starts, this thread has nothing else to do.

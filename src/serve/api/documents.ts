@@ -29,8 +29,8 @@ function rustTime(date: Date): string {
 }
 
 /** File system operations of a mount. */
-export function fsStats({ mountpoint, counters }: MountInfo): object {
-  return fsIoStats(counters, mountpoint)
+export function fsStats({ mountpoint, counters, accounts }: MountInfo): object {
+  return fsIoStats(counters, mountpoint, accounts()?.watched)
 }
 
 /** A mount's cache: what the main thread counted, and the reads that workers answered from it alone. */

@@ -7,6 +7,7 @@ import { CodedError } from '../../core/errors.ts'
 import { KiB } from '../../core/units.ts'
 import { FUSE_INIT_FLAG2 } from '../../wire/fuse/init.ts'
 import { native } from '../../native/load.ts'
+import type { SessionAccounts } from '../access/accountant.ts'
 import { OperationCounters } from '../counters.ts'
 import { MAX_READ } from '../fuse/connection.ts'
 import { forgetNames } from '../kernel-names.ts'
@@ -65,6 +66,7 @@ export class Daemon {
   readonly #serial: number
   readonly #desk: MissDesk
   readonly #mounts: Mounts
+  readonly #accounts: SessionAccounts
   #session: FuseSession | undefined
   #device: string | undefined
   readonly #closing = new AbortController()
@@ -84,8 +86,9 @@ export class Daemon {
       failed: (error) => options.failed ? options.failed(error) : void this.#end({ unmount: true, handOn: false, error }),
     })
     this.#desk = new MissDesk(new OperationCounters(this.#pool.counters, options.threads), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS)
+    this.#accounts = this.#pool.accountant.session(this.#serial)
     this.#mounts = new Mounts({
-      desk: this.#desk, threads: options.threads, openMount: options.openMount, signal: this.#closing.signal,
+      desk: this.#desk, accounts: this.#accounts, threads: options.threads, openMount: options.openMount, signal: this.#closing.signal,
       changed: () => this.#keep(), background: (task) => this.background(task),
     })
   }
@@ -249,6 +252,7 @@ export class Daemon {
     await Promise.all([this.#desk.close(), ...this.#background])
     const stopped = await this.#leavePool()
     if (stopped && (unmount || this.#options.pool)) this.#closeSession()
+    this.#accounts.end()
     await this.#mounts.close()
     return { error: failure, stuck: !stopped }
   }

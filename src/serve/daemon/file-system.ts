@@ -1,6 +1,7 @@
 // A mounted file system as the main thread has it: what it gives to workers, and what it does for them.
 
 import type { RafsImage } from '../../rafs/index.ts'
+import type { Watched } from '../access/accounts.ts'
 import type { MetadataView } from '../fuse/served-file-system.ts'
 import type { MissSource } from '../miss-desk.ts'
 import type { SharedFileSystem } from '../worker/messages.ts'
@@ -53,6 +54,8 @@ export interface MountedFileSystem extends Omit<MountRequest, 'prefetchFiles'> {
   readonly fileSystem: FileSystem
   /** The configuration as an object without secrets, for the API. */
   readonly shownConfig: object
+  /** What is kept of its files; default nothing. */
+  readonly watched?: Watched
   /** What may be done once it is served and nobody waits for anything. */
   readonly warmUp?: (options: { readonly signal: AbortSignal }) => Promise<void>
 }

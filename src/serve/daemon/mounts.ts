@@ -5,6 +5,9 @@
 import path from 'node:path'
 import { publish } from '../../core/diagnostics.ts'
 import { CodedError } from '../../core/errors.ts'
+import { FUSE_OP } from '../../wire/fuse/opcode.ts'
+import type { SessionAccounts } from '../access/accountant.ts'
+import type { MountAccounts } from '../access/accounts.ts'
 import { createCounterMemory, OperationCounters } from '../counters.ts'
 import type { Miss } from '../fuse/core.ts'
 import type { StaleNames } from '../kernel-names.ts'
@@ -16,6 +19,7 @@ import { canonicalMountpoint, MountTable, type Row, type SavedRow } from './moun
 /** What mounts need of their daemon. */
 export interface MountsEnvironment {
   readonly desk: MissDesk
+  readonly accounts: SessionAccounts
   readonly threads: number
   readonly openMount: OpenMount | undefined
   /** Aborted when the daemon ends. */
@@ -46,11 +50,17 @@ interface Entry extends MountedFileSystem {
   readonly missCounters: OperationCounters
 }
 
+const NOTHING_WATCHED = { files: false, pattern: false, latest: false }
+
 /** One mount, for the API. */
 export interface MountInfo extends Pick<MountedFileSystem, 'mountpoint' | 'shownConfig' | 'fileSystem'> {
   readonly serial: number
   readonly mountedAt: Date
   readonly counters: SharedArrayBuffer
+  /** What is known of its files. */
+  accounts(): MountAccounts | undefined
+  /** Begins or ends a trace of its reads. */
+  trace(isOn: boolean): void
 }
 
 /** What a saved state says of a mount. */
@@ -79,7 +89,7 @@ export class Mounts {
 
   /** Places a file system before the daemon serves. */
   place(mounted: MountedFileSystem): void {
-    this.#table.attach(this.#entryOf(mounted))
+    this.#watch(this.#table.attach(this.#entryOf(mounted)).row)
   }
 
   /** Opens what a saved state says was mounted. @throws what opening throws; nothing stays open then */
@@ -102,10 +112,14 @@ export class Mounts {
     const early = [...this.#table]
     this.#table = new MountTable()
     this.#table.last = { serial: lastSerial, directory: lastDirectory }
-    for (const { mounted, row } of mounts) this.#table.attach(this.#entryOf(mounted), row)
+    for (const { mounted, row } of mounts) this.#watch(this.#table.attach(this.#entryOf(mounted), row).row)
     for (const { mounted } of early) {
       if (this.#table.at(mounted.mountpoint)) this.#env.background(() => mounted.fileSystem.close())
-      else this.#stale.push(this.#table.attach(mounted).stale)
+      else {
+        const { row, stale } = this.#table.attach(mounted)
+        this.#watch(row)
+        this.#stale.push(stale)
+      }
     }
   }
 
@@ -153,12 +167,16 @@ export class Mounts {
 
   /** For the API. */
   list(): MountInfo[] {
-    return [...this.#table].map(({ serial, mountedAt, mounted: { mountpoint, shownConfig, fileSystem, counters } }) => ({ serial, mountpoint, mountedAt, shownConfig, fileSystem, counters }))
+    const { accounts } = this.#env
+    return [...this.#table].map(({ serial, mountedAt, mounted: { mountpoint, shownConfig, fileSystem, counters } }) => ({
+      serial, mountpoint, mountedAt, shownConfig, fileSystem, counters, accounts: () => accounts.of(serial), trace: (isOn) => accounts.trace(serial, isOn),
+    }))
   }
 
   /** Passes the bytes of a miss on. */
   take(session: number, reply: Reply, miss: Miss, at: number): void {
     const mounted = this.bySerial(miss.serial)
+    if (mounted?.missCounters.isWatched) this.#env.accounts.add({ serial: miss.serial, nid: miss.nid, offset: miss.offset, length: miss.length, opcode: FUSE_OP.READ, errno: 0, at })
     this.#env.desk.take(session, reply, mounted?.fileSystem, miss, at, mounted?.missCounters)
   }
 
@@ -203,6 +221,7 @@ export class Mounts {
   async #show(mounted: MountedFileSystem): Promise<void> {
     const began = performance.now()
     const { row, replaced, stale } = this.#table.attach(this.#entryOf(mounted))
+    this.#watch(row)
     this.#env.changed()
     this.#viewers?.addMount(forWorker(row))
     await this.#forget(stale)
@@ -225,9 +244,15 @@ export class Mounts {
 
   // A worker that is stuck may still read from descriptors: then they stay open, rather than become somebody else's.
   async #release({ serial, mounted }: Row<Entry>, dropped: Promise<boolean>): Promise<void> {
+    this.#env.accounts.close(serial)
     await this.#env.desk.drop(serial)
     if (await dropped) await mounted.fileSystem.close()
     else publish('serve:warning:raised', { message: `a worker hangs: files of ${mounted.mountpoint} stay open` })
+  }
+
+  #watch({ serial, mounted: { watched, counters } }: Row<Entry>): void {
+    const switches = Array.from({ length: this.#env.threads + 1 }, (_, thread) => new OperationCounters(counters, thread))
+    this.#env.accounts.open(serial, watched ?? NOTHING_WATCHED, switches)
   }
 
   #entryOf(mounted: MountedFileSystem): Entry {

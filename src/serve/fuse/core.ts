@@ -113,6 +113,15 @@ export class FuseCore {
     return this.#missOf(serial, inode, this.#offset(), Math.min(this.#size(), inode.size - this.#offset()))
   }
 
+  /** What the request at `at` of the input, which has been served, was about; the offset is that of a READ. */
+  subject(at: number): { readonly serial: number; readonly nid: number; readonly offset: number } {
+    this.#at = at
+    const { serial = 0, fs } = this.mounted ?? {}
+    const low = this.#in.getUint32(at + H.nodeLow, true)
+    const nid = fs && isRootId(this.#in.getUint32(at + H.nodeHigh, true), low) ? fs.view.rootNid : low
+    return { serial, nid, offset: this.opcode === FUSE_OP.READ ? this.#offset() : 0 }
+  }
+
   #dispatch(): Outcome {
     switch (this.opcode) {
       case FUSE_OP.LOOKUP: return this.#lookup()

@@ -3,6 +3,8 @@
 
 import { publish } from '../../core/diagnostics.ts'
 import { CodedError } from '../../core/errors.ts'
+import { createAccessMemory } from '../access/access-log.ts'
+import { Accountant } from '../access/accountant.ts'
 import { createCounterMemory, OperationCounters } from '../counters.ts'
 import type { DaemonEnd } from '../daemon/daemon.ts'
 import type { MountedFileSystem, MountRequest, OpenMount } from '../daemon/file-system.ts'
@@ -44,6 +46,8 @@ export class VirtiofsDaemon {
     this.done = new Promise((resolve) => { this.#finish = resolve })
     this.#desk = new MissDesk(new OperationCounters(this.#counters, DEVICE_THREAD + 1), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS)
     this.#mounts = new Mounts({
+      // LIMIT: of single reads only those are known that the device's thread passes on
+      accounts: new Accountant(createAccessMemory(DEVICE_THREAD + 1), DEVICE_THREAD + 1).session(0),
       desk: this.#desk, threads: DEVICE_THREAD + 1, openMount: options.openMount, signal: this.#closing.signal, changed() {}, background: (task) => this.background(task),
     })
   }

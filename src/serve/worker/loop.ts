@@ -6,6 +6,7 @@ import type { MessagePort } from 'node:worker_threads'
 import { KiB } from '../../core/units.ts'
 import type { NativeAddon } from '../../native/addon.ts'
 import { outHeader } from '../../wire/fuse/header.ts'
+import { AccessLog } from '../access/access-log.ts'
 import { OperationCounters } from '../counters.ts'
 import { ERRNO, errnoOf } from '../errno.ts'
 import { REPLY_SLOT, REQUEST_SLOT } from '../fuse/connection.ts'
@@ -56,6 +57,7 @@ export function portReceiver(port: MessagePort, take: (port: MessagePort) => { m
 class WorkerLoop {
   readonly #env: LoopEnvironment
   readonly #counters: OperationCounters
+  readonly #accesses: AccessLog
   readonly #sessions = new Map<number, Session>()
   readonly #input = new Uint8Array(BATCH * REQUEST_SLOT)
   readonly #output = new Uint8Array(OUTPUT)
@@ -78,6 +80,7 @@ class WorkerLoop {
   constructor(environment: LoopEnvironment) {
     this.#env = environment
     this.#counters = new OperationCounters(environment.start.counters, environment.start.thread)
+    this.#accesses = new AccessLog(environment.start.accesses, environment.start.thread)
     this.#mountsVersion = new Int32Array(environment.start.mountsVersion)
     this.#leadership = new Leadership(environment.start.leadership, environment.start.thread)
   }
@@ -165,6 +168,7 @@ class WorkerLoop {
     const counters = core.mounted?.counters ?? this.#counters
     if (outcome === OUTCOME.file) counters.cacheHit()
     counters.record(core.opcode, core.errno, now - from, core.replyLength - outHeader.size)
+    if (counters.isWatched) this.#accesses.append({ session: cookie, ...core.subject(at), length: core.replyLength - outHeader.size, opcode: core.opcode, errno: core.errno, at: performance.timeOrigin + from })
     return now
   }
 

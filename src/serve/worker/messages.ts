@@ -14,6 +14,8 @@ export interface WorkerStart {
   /** See leadership.ts. */
   readonly leadership: SharedArrayBuffer
   readonly counters: SharedArrayBuffer
+  /** Logs of single requests (access/access-log.ts). */
+  readonly accesses: SharedArrayBuffer
   /** One Int32: raised with every message about mounts. A worker that sees it changed reads its messages before it serves what it has just read. */
   readonly mountsVersion: SharedArrayBuffer
   readonly owner: Owner

@@ -4,6 +4,8 @@ import { Worker } from 'node:worker_threads'
 import { publish } from '../../core/diagnostics.ts'
 import { fromMessage } from '../../core/errors.ts'
 import { native } from '../../native/load.ts'
+import { createAccessMemory } from '../access/access-log.ts'
+import { Accountant } from '../access/accountant.ts'
 import { createCounterMemory } from '../counters.ts'
 import type { Owner } from '../fuse/attributes.ts'
 import type { Miss } from '../fuse/core.ts'
@@ -32,6 +34,9 @@ interface Member { readonly worker: Worker; readonly waitSet: number; readonly w
 export class WorkerPool {
   /** Counters of all workers, and in the last block those of the main thread (misses). */
   readonly counters: SharedArrayBuffer
+  /** Of single requests that workers tell of. */
+  readonly accountant: Accountant
+  readonly #accesses: SharedArrayBuffer
   readonly #leadership = createLeadershipMemory()
   readonly #listeners = new Map<number, PoolListener>()
   #lastSession = 0
@@ -51,6 +56,8 @@ export class WorkerPool {
     this.#threads = threads
     this.#owner = owner
     this.counters = createCounterMemory(threads + 1)
+    this.#accesses = createAccessMemory(threads)
+    this.accountant = new Accountant(this.#accesses, threads)
     this.#start()
   }
 
@@ -112,7 +119,7 @@ export class WorkerPool {
     const waitSet = native().waitSetCreate()
     const wakeUp = native().eventCreate()
     native().waitSetAdd(waitSet, wakeUp, WAKE_UP, 1)
-    const workerData: WorkerStart = { thread, waitSet, leadership: this.#leadership, counters: this.counters, mountsVersion: this.#mountsVersion, owner: this.#owner }
+    const workerData: WorkerStart = { thread, waitSet, leadership: this.#leadership, counters: this.counters, accesses: this.#accesses, mountsVersion: this.#mountsVersion, owner: this.#owner }
     const worker = new Worker(new URL('./thread.js', import.meta.url), { workerData })
     worker.on('message', (message: FromWorker) => this.#hear(thread, message))
     worker.on('error', (error) => this.#fail(error instanceof Error ? error : new Error(String(error))))
