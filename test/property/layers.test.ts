@@ -9,11 +9,18 @@ import { type MergeLayer, mergeLayers, packLayer } from '../../src/build/index.t
 import { build, DEFAULTS, MemorySink, pieces, treeOf } from '../support/built-image.ts'
 import { mountErofs } from '../support/erofs-mount.ts'
 import { differences, scanDirectory, type TreeEntry } from '../support/expect.ts'
+import { LayoutMaker, sha256 } from '../image/make-image.ts'
+import { nydusify, temporary } from '../image/support.ts'
+import { MEDIA_TYPE } from '../../src/format/oci/media-types.ts'
+import { mount } from '../../src/index.ts'
 import { extractWithUmoci, KINDS, layerTar, type Reach, stackArbitrary } from '../support/random-layers.ts'
 
 /** Small chunks, so that files of a few kilobytes have many. */
 const OPTIONS = { ...DEFAULTS, chunkSize: 0x1000, batchSize: 0x1000 } as const
 const NO_PREFETCH = { prefetch: { policy: 'none', patterns: [] } } as const
+
+/** Each is a conversion, an extraction and a mount: a second or two. */
+const STACKS_THROUGH_PROGRAMS = 4
 
 interface Packed { readonly layer: MergeLayer; readonly blob: Buffer }
 
@@ -75,4 +82,33 @@ describe('layers', () => {
     process.stdout.write(`layers: ${KINDS.map((kind) => `${kind} ${reach.get(kind) ?? 0}`).join(', ')}\n`)
     for (const kind of KINDS) expect([kind, reach.get(kind) ?? 0, (reach.get(kind) ?? 0) >= 20]).toEqual([kind, expect.any(Number), true])
   }, 600_000)
+
+  it('are shown so by our programs: nydusify converts them, nydusd mounts them', async () => {
+    const seed = Number(process.env['PROPERTY_SEED'] ?? Date.now() % 2 ** 31)
+    process.stdout.write(`layers through programs: PROPERTY_SEED=${seed}\n`)
+    for (const stack of fc.sample(stackArbitrary, { seed, numRuns: STACKS_THROUGH_PROGRAMS })) {
+      using work = temporary('stacks')
+      const tars: Buffer[] = []
+      const layers: MergeLayer[] = []
+      const blobs = new Map<string, Uint8Array>()
+      let tree: TreeEntry[] = []
+      for (const choices of stack) {
+        const tar = layerTar(choices, tree, new Map())
+        const { layer, blob } = await pack(tar, `layer${layers.length}`, 2)
+        tars.push(tar)
+        layers.push(layer)
+        blobs.set(layer.blobDigest!, blob)
+        tree = treeOf((await mergeLayers(layers, NO_PREFETCH)).bootstrap, blobs)
+      }
+      const maker = new LayoutMaker(work.at('source'))
+      maker.name(maker.image(tars.map((tar) => ({ bytes: tar, diffId: sha256(tar), mediaType: MEDIA_TYPE.ociLayer }))), 'x')
+      const { code, stderr } = nydusify(['convert', '--source', `oci:${work.at('source')}:x`, '--target', `oci:${work.at('target')}:n`, '--work-dir', work.at('w'), '--chunk-size', '0x1000'])
+      expect(code, stderr).toBe(0)
+      const extracted = scanDirectory(extractWithUmoci(tars, work.path))
+      await using mounted = await mount({ image: `oci:${work.at('target')}:n`, mountpoint: work.at('mnt'), workDirectory: work.at('m') })
+      const shown = scanDirectory(mounted.mountpoint)
+      expect(await differences(withoutImplicit(shown, extracted).map(plain), { walk: () => shown }, { ignoreDirectorySize: true })).toEqual([])
+      expect(await differences(tree, { walk: () => shown }, { ignoreDirectorySize: true })).toEqual([])
+    }
+  }, 300_000)
 })
