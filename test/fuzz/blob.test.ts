@@ -134,12 +134,13 @@ it('tables of contents that lie give coded errors or the right bootstrap', async
   const content = makeTar([{ path: 'file', data: Buffer.alloc(20_000, 'content ') }])
   const bases = await Promise.all((['none', 'zstd', 'lz4_block'] as const).map((compressor) => build(tarSource(content), { compressor, inlineMeta: true, blobToc: true, chunkSize: 0x1000 })))
   const wants = await Promise.all(bases.map(({ bytes }) => readInlinedBootstrap(new MemoryBackend([['', bytes]]).open(''), { signal })))
-  await fuzz('tables of contents', { leastPassed: 0.1 }, async (random, note) => {
+  await fuzz('tables of contents', { leastPassed: 0.5 }, async (random, note) => {
     const which = below(random, bases.length)
     const blob = Buffer.from(bases[which]!.bytes)
     const entries = readBlobTail(blob.subarray(-TAIL_SIZE), blob.length).tail!.toc!
     const count = entries.entries.length
-    const changes = Array.from({ length: 1 + below(random, 3) }, () => {
+    // one change mostly: a table that lies twice is found out at the first
+    const changes = Array.from({ length: below(random, 4) > 0 ? 1 : 2 }, () => {
       const [index, row] = [below(random, count), tocEntry.rows[below(random, tocEntry.rows.length)]!]
       changeField(blob, entries.offset + index * tocEntry.size + row[0], row[2].size, random)
       return `${index}: ${row[1]}`
@@ -147,6 +148,6 @@ it('tables of contents that lie give coded errors or the right bootstrap', async
     note(`${which}: ${changes.join(', ')}`)
     const bootstrap = await valueOrCoded(() => readInlinedBootstrap(new MemoryBackend([['', blob]]).open(''), { signal }))
     if (bootstrap !== undefined && !Buffer.from(bootstrap).equals(wants[which]!)) throw new Error('another bootstrap')
-    return bootstrap !== undefined
+    return await valueOrCoded(() => readBlobTail(blob.subarray(-TAIL_SIZE), blob.length)) !== undefined
   })
 }, FUZZ_TIMEOUT)

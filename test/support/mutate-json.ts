@@ -20,18 +20,34 @@ function slotsOf(value: unknown, path = ''): Slot[] {
 const get = ({ parent, key }: Slot): unknown => Reflect.get(parent, key)
 const set = ({ parent, key }: Slot, value: unknown): boolean => Reflect.set(parent, key, value)
 
+/** What might as well stand there. */
+function plausible(old: unknown, random: () => number): unknown {
+  switch (typeof old) {
+    case 'boolean': return !old
+    case 'number': return below(random, 2) === 0 ? old * 2 : 1 + below(random, 1000)
+    case 'string': return below(random, 2) === 0 ? `${old}x` : old.slice(0, below(random, old.length + 1))
+    default: return structuredClone(old)
+  }
+}
+
 /** Mostly of the same type: what else gets past the first look. */
 function strange(old: unknown, random: () => number): unknown {
+  if (below(random, 3) > 0) return plausible(old, random)
   const alike = below(random, 5) > 0 ? STRANGE.filter((value) => typeof value === typeof old && Array.isArray(value) === Array.isArray(old)) : STRANGE
   return structuredClone(alike.length > 0 ? alike[below(random, alike.length)] : null)
 }
 
-/** A damaged copy of `value`, with one or two changes, and what they are. */
-export function mutateJson<T>(value: T, random: () => number): { readonly value: T; readonly what: string } {
+/**
+ * A damaged copy of `value`, with one or two changes, and what they are. Five changes in six are at paths that match `loose`: what readers may do
+ * without, so that most documents come past the look at what they must have.
+ */
+export function mutateJson<T>(value: T, random: () => number, loose = /^/): { readonly value: T; readonly what: string } {
   const copy = structuredClone(value)
   const changes: string[] = []
   for (let left = 1 + Math.floor(below(random, 5) / 3); left > 0; left--) {
-    const slots = slotsOf(copy)
+    const all = slotsOf(copy)
+    const wanted = below(random, 6) > 0 ? all.filter(({ path }) => loose.test(path)) : all
+    const slots = wanted.length > 0 ? wanted : all
     if (slots.length === 0) break
     const slot = slots[below(random, slots.length)]!
     const other = slots[below(random, slots.length)]!
