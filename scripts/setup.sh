@@ -18,7 +18,7 @@ command -v npm >/dev/null || fail 'npm is needed and not on PATH'
 build_packages='gcc:/usr/bin/cc libc6-dev:/usr/include/stdio.h liblz4-dev:/usr/include/lz4.h libzstd-dev:/usr/include/zstd.h zlib1g-dev:/usr/include/zlib.h'
 test_packages='python3:/usr/bin/python3 attr:/usr/bin/setfattr acl:/usr/bin/setfacl erofs-utils:/usr/bin/fsck.erofs umoci:/usr/bin/umoci
   skopeo:/usr/bin/skopeo docker-registry:/usr/bin/docker-registry apache2-utils:/usr/bin/htpasswd openssl:/usr/bin/openssl binutils:/usr/bin/readelf
-  xz-utils:/usr/bin/xz file:/usr/bin/file zstd:/usr/bin/zstd procps:/usr/bin/pgrep util-linux:/usr/bin/unshare mount:/usr/bin/mount cryptsetup-bin:/usr/sbin/veritysetup libcap2-bin:/usr/sbin/setcap fdisk:/usr/sbin/sfdisk'
+  xz-utils:/usr/bin/xz file:/usr/bin/file runc:/usr/sbin/runc systemd:/usr/bin/systemd-analyze zstd:/usr/bin/zstd procps:/usr/bin/pgrep util-linux:/usr/bin/unshare mount:/usr/bin/mount cryptsetup-bin:/usr/sbin/veritysetup libcap2-bin:/usr/sbin/setcap fdisk:/usr/sbin/sfdisk'
 # what boots a virtual machine: QEMU, and an initramfs around busybox (scripts/guest.mjs)
 machine_packages='qemu-system-x86:/usr/bin/qemu-system-x86_64 busybox-static:/bin/busybox cpio:/usr/bin/cpio dmsetup:/usr/sbin/dmsetup xz-utils:/usr/bin/xz zstd:/usr/bin/zstd'
 wanted=$build_packages

@@ -4,8 +4,9 @@ import path from 'node:path'
 import { CodedError } from '../core/errors.ts'
 import { MiB } from '../core/units.ts'
 import type { BootstrapView, Inode } from '../format/rafs-v6/bootstrap-view.ts'
+import { machineLimits } from '../native/machine.ts'
 import {
-  BackendMetrics, BlobcacheMetrics, BufferPool, CacheCipher, ChunkMemory, ImageBlob, LinkEstimate, ReadyMap, reliable, Scheduler,
+  BackendMetrics, BlobcacheMetrics, BufferPool, CacheCipher, ChunkMemory, chunkMemoryLimit, ImageBlob, LinkEstimate, ReadyMap, reliable, Scheduler,
   type BackendChange, type BlobBackend, type CacheEncryption, type CacheIo, type CacheLimits, type ChunkPlace, type RetryPolicy,
 } from '../storage/index.ts'
 import { openBootstrap, openSharedBootstrap, type OpenBootstrap, type SharedBootstrap } from './bootstrap-source.ts'
@@ -45,8 +46,6 @@ export interface SharedImage {
   readonly blobs: readonly ({ readonly fd: number; readonly ready: { readonly fd: number; readonly count: number } } | undefined)[]
 }
 
-/** LIMIT: decompressed chunks kept for images without a cache, or while it cannot store. */
-const MEMORY_LIMIT = 32 * MiB
 /** LIMIT: what one `readInto` has under way at a time, whatever the caller's buffer is. */
 const READ_WINDOW = 16 * MiB
 const NO_RETRY: RetryPolicy = { retries: 0, timeoutMs: 0 }
@@ -81,7 +80,7 @@ export class RafsImage {
     this.cacheMetrics = new BlobcacheMetrics(cacheDirectory ?? '')
     this.#backend = reliable(backend, retry, this.backendMetrics)
     const scheduler = new Scheduler({ maxPrefetch: prefetchThreads })
-    const memory = new ChunkMemory(MEMORY_LIMIT)
+    const memory = new ChunkMemory(chunkMemoryLimit(machineLimits().memory))
     const cacheOwner = { id, bootstrap: typeof source === 'string' ? path.resolve(source) : undefined }
     const cacheCipher = cacheEncryption && new CacheCipher(cacheEncryption)
     const pool = new BufferPool()

@@ -49,6 +49,9 @@ const WANTED = F.ASYNC_READ | F.EXPORT_SUPPORT | F.DO_READDIRPLUS | F.READDIRPLU
   // POSIX_ACL: without it the kernel asks for both ACLs of every file on every `ls -l`; with it, it caches that there is none.
   | F.POSIX_ACL | F.MAX_PAGES | F.CACHE_SYMLINKS | F.NO_OPENDIR_SUPPORT | F.EXPLICIT_INVAL_DATA | F.INIT_EXT
 
+/** ALLOW_IDMAP: containers in a user name space see owners through an idmapped mount; permissions are the kernel's business anyway. */
+const WANTED2 = FUSE_INIT_FLAG2.HAS_RESEND | FUSE_INIT_FLAG2.ALLOW_IDMAP
+
 /** @throws SERVE_MOUNT when the kernel speaks another protocol or a too old one */
 export function negotiate(init: InitIn, policy: ConnectionPolicy): { connection: Connection; reply: InitOut } {
   if (init.major !== FUSE_KERNEL_VERSION || init.minor < MIN_MINOR) {
@@ -60,7 +63,7 @@ export function negotiate(init: InitIn, policy: ConnectionPolicy): { connection:
     ...policy,
     minor: Math.min(init.minor, FUSE_KERNEL_MINOR_VERSION),
     flags,
-    flags2: (flags & F.INIT_EXT) === 0 ? 0 : init.flags2 & FUSE_INIT_FLAG2.HAS_RESEND,
+    flags2: (flags & F.INIT_EXT) === 0 ? 0 : init.flags2 & WANTED2,
     maxReadahead: Math.max(init.maxReadahead, MAX_READ),
     zeroMessageOpens: !policy.writable && (flags & F.NO_OPEN_SUPPORT) !== 0 && (flags & F.NO_OPENDIR_SUPPORT) !== 0,
   }

@@ -1,5 +1,17 @@
 // Decompressed chunks in memory, for images without a cache directory and for caches that cannot store: a bounded, least-recently-used map.
 
+import { MiB } from '../../core/units.ts'
+
+/** LIMIT: decompressed chunks kept for images without a cache, or while it cannot store. */
+const MOST = 32 * MiB
+/** LIMIT: of the memory that the process may use; the rest is for Node, its workers and what is under way. */
+const SHARE = 1 / 16
+
+/** Bytes of chunks to keep where the cgroup, or the machine, allows `memory` bytes in all. */
+export function chunkMemoryLimit(memory: number): number {
+  return Math.min(MOST, Math.floor(memory * SHARE))
+}
+
 /** Keys are chosen by the caller; `bytes` of the values never exceed the limit. */
 export class ChunkMemory {
   readonly #limit: number

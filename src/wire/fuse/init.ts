@@ -54,4 +54,5 @@ export const FUSE_INIT_FLAG = {
 /** SPEC: fuse.h FUSE_INIT flags, bits 32..63 (`flags2`). */
 export const FUSE_INIT_FLAG2 = {
   HAS_RESEND: 1 << 7,
+  ALLOW_IDMAP: 1 << 8,
 } as const
