@@ -78,7 +78,8 @@ function run(program: string, input: string, { env, signal }: { env: NodeJS.Proc
     }
     child.on('error', (error: NodeJS.ErrnoException) => {
       settle()
-      if (error.code === 'ENOENT') resolve({ code: 'missing', ...output })
+      // EACCES: so the search ends when it comes to a directory of PATH that is not for us, as root's in an ordinary user's
+      if (error.code === 'ENOENT' || error.code === 'EACCES') resolve({ code: 'missing', ...output })
       else reject(new CodedError('REGISTRY_DENIED', `${program} cannot be run: ${error.code}`, { helper: program }, { cause: error }))
     })
     child.on('close', (code) => { settle(); resolve({ code: code ?? -1, ...output }) })
