@@ -30,7 +30,7 @@ function daemon(change: Partial<ApiDaemon> = {}): ApiDaemon {
 }
 
 async function start(change: Partial<ApiDaemon> = {}): Promise<void> {
-  server = await ApiServer.listen(daemon(change), { socket, version, setLogLevel: (level) => levels.push(level) })
+  server = await ApiServer.listen(daemon(change), { socket, version, events: {}, setLogLevel: (level) => levels.push(level) })
 }
 
 function ask(method: string, url: string, body?: string): Promise<{ status: number; body: unknown }> {
@@ -137,7 +137,7 @@ describe('the HTTP API', () => {
   })
 
   it('refuses a socket path that cannot be listened on, by name', async () => {
-    await expect(ApiServer.listen(daemon(), { socket: path.join(directory, 'none', 'api.sock'), version, setLogLevel: () => {} }))
+    await expect(ApiServer.listen(daemon(), { socket: path.join(directory, 'none', 'api.sock'), version, events: {}, setLogLevel: () => {} }))
       .rejects.toMatchObject({ code: 'CONFIG_INVALID', message: expect.stringContaining('none/api.sock') })
   })
 })

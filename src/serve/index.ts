@@ -2,6 +2,7 @@
 
 export type { Watched } from './access/accounts.ts'
 export type { ProgramVersion } from './api/documents.ts'
+export { ErrorEvents } from './api/events.ts'
 export { type ApiDaemon, ApiServer, type ApiOptions } from './http-api.ts'
 export { Daemon, type DaemonEnd, type DaemonOptions, type KeptConnection } from './daemon/daemon.ts'
 export { type FileSystem, imageFileSystem, type MountedFileSystem, type MountRequest, type OpenMount } from './daemon/file-system.ts'

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { CodedError } from '../../core/errors.ts'
 import { machineLimits } from '../../native/machine.ts'
-import { type ApiDaemon, type ApiOptions, type ApiServer, Daemon, type DaemonEnd, decodeState, type FailoverPolicy, type Kept, type KeptConnection, mountedDevice, type WorkerPool } from '../../serve/index.ts'
+import { type ApiDaemon, type ApiOptions, type ApiServer, Daemon, type DaemonEnd, decodeState, ErrorEvents, type FailoverPolicy, type Kept, type KeptConnection, mountedDevice, type WorkerPool } from '../../serve/index.ts'
 import { explain, type LogLevel } from '../conventions.ts'
 import { buildInfo } from '../version.ts'
 import { raiseFileLimit } from './limits.ts'
@@ -112,6 +112,7 @@ async function listen(daemon: ApiDaemon, log: Log, values: Values, host: Host): 
   return await host.listen(daemon, {
     socket,
     version: { package_ver: version, git_commit: gitCommit, build_time: buildTime, profile: 'release', rustc: `Node.js ${process.version}` },
+    events: new ErrorEvents(),
     setLogLevel: (level) => log.setLevel(level),
   })
 }

@@ -1,12 +1,13 @@
 // What the API answers with: numbers and names of the daemon in upstream's shape.
 // SPEC: spec-surface.md B.5, F.1. Go decodes counters as unsigned 64-bit integers: plain non-negative integers only.
 
-import type { ImageMount } from './instances.ts'
+import { EROFS_SUPER_MAGIC_V1 } from '../../format/erofs/super-block.ts'
+import type { RafsImage } from '../../rafs/index.ts'
 import { cacheHits, fsIoStats } from '../counters.ts'
 import type { Daemon } from '../daemon/daemon.ts'
 import type { MountInfo } from '../daemon/mounts.ts'
 import type { Inflight } from '../miss-desk.ts'
-import { isImage } from './instances.ts'
+import { type ImageMount, isImage } from './instances.ts'
 
 /** What GET /api/v1/daemon says of the program. */
 export interface ProgramVersion { readonly package_ver: string; readonly git_commit: string; readonly build_time: string; readonly profile: string; readonly rustc: string }
@@ -40,6 +41,23 @@ export function cacheStats({ fileSystem: { image }, counters }: ImageMount): obj
   return { ...cacheMetrics.toJSON(), whole_hits: cacheMetrics.wholeHits + hits, total: cacheMetrics.total + hits }
 }
 
+/** SPEC: nydus rafs/src/metadata/mod.rs RAFS_SUPER_VERSION_V6. */
+const RAFS_SUPER_VERSION_V6 = 0x600
+const DEVICE_SLOT = 128
+const PREFETCH_ENTRY = 4
+const FOREVER = { secs: 2 ** 32, nanos: 0 }
+
+/** COMPAT: upstream's RafsSuperMeta; what belongs to version 5 only is 0. */
+export function superBlockOf({ view: { superBlock, ext, chunkSize, rootNid } }: RafsImage): object {
+  return {
+    magic: EROFS_SUPER_MAGIC_V1, version: RAFS_SUPER_VERSION_V6, sb_size: 0, root_inode: 0, chunk_size: chunkSize, batch_size: 0, inodes_count: Number(superBlock.inodeCount),
+    flags: { bits: Number(ext.flags) }, inode_table_entries: 0, inode_table_offset: 0, blob_table_size: ext.blobTableSize, blob_table_offset: ext.blobTableOffset,
+    extended_blob_table_offset: 0, extended_blob_table_entries: 0, blob_device_table_count: superBlock.extraDevices, blob_device_table_offset: superBlock.deviceSlot * DEVICE_SLOT,
+    prefetch_table_offset: ext.prefetchTableOffset, prefetch_table_entries: ext.prefetchTableSize / PREFETCH_ENTRY, attr_timeout: FOREVER, entry_timeout: FOREVER,
+    is_chunk_dict: false, meta_blkaddr: superBlock.metaBlock, root_nid: rootNid, chunk_table_offset: ext.chunkTableOffset, chunk_table_size: ext.chunkTableSize,
+  }
+}
+
 /** A read under way. */
 export function inflightRequest({ inode, opcode, unique, at }: Inflight): object {
   return { inode, opcode, unique: Number(unique), timestamp_secs: Math.floor(at / 1000) }
@@ -56,4 +74,15 @@ export function allMetrics(daemon: Pick<Daemon, 'mounts' | 'inflight'>): object[
     backend: isImage(mount) ? mount.fileSystem.image.backendMetrics : null,
     inflight: inflight.filter(({ serial }) => serial === mount.serial).map((request) => ({ ...inflightRequest(request), age_millis: Math.max(0, Math.floor(now - request.at)) })),
   }))
+}
+
+/** What a backend may be told anew at run time, without secrets. */
+export function changeableConfig({ shownConfig }: MountInfo): object {
+  const proxy = field(field(field(shownConfig, 'backend'), 'registry'), 'proxy')
+  const [url, scheduler] = [field(proxy, 'url'), field(proxy, 'dragonfly_scheduler_endpoint')]
+  return { ...(typeof url === 'string' && url !== '' && { proxy_url: url }), ...(typeof scheduler === 'string' && { dragonfly_scheduler_endpoint: scheduler }) }
+}
+
+function field(value: unknown, name: string): unknown {
+  return typeof value === 'object' && value !== null ? Object.entries(value).find(([key]) => key === name)?.[1] : undefined
 }

@@ -36,10 +36,17 @@ export function isImage(mount: MountInfo): mount is ImageMount {
   return mount.fileSystem.image !== undefined
 }
 
-// COMPAT: upstream's smoke tests look for NoCounter in the message.
 function found<T>(value: T | undefined, id: string | null): T {
-  if (value === undefined) throw new CodedError('SERVE_NO_METRICS', `Metrics(Stats(NoCounter)): nothing is counted under ${id === null ? 'no id, or there are several' : `id ${id}`}`)
+  if (value === undefined) throw new CodedError('SERVE_NO_METRICS', id === null ? 'no id is given, and there is not exactly one to choose' : `nothing is counted under ${id}`)
   return value
+}
+
+/** The mount at the query's `mountpoint`. @throws SERVE_NOT_MOUNTED */
+export function mountAt(daemon: Mounts, query: URLSearchParams): MountInfo {
+  const mountpoint = mountpointOf(query)
+  const mount = daemon.mounts().find((one) => one.mountpoint === mountpoint)
+  if (!mount) throw new CodedError('SERVE_NOT_MOUNTED', `nothing is mounted on ${mountpoint}`, { mountpoint })
+  return mount
 }
 
 /** The query's `mountpoint`. @throws CONFIG_INVALID */

@@ -48,6 +48,9 @@ interface Entry extends MountedFileSystem {
   readonly view: MountedFileSystem['fileSystem']['view']
   readonly counters: SharedArrayBuffer
   readonly missCounters: OperationCounters
+  /** Ends what goes on in the background, before the file system is closed. */
+  readonly closing: AbortController
+  warming: Promise<void>
 }
 
 const NOTHING_WATCHED = { files: false, pattern: false, latest: false }
@@ -127,7 +130,7 @@ export class Mounts {
   serve(viewers: Viewers): void {
     this.#viewers = viewers
     viewers.begin([...this.#table].map(forWorker))
-    for (const { mounted } of this.#table) if (mounted.warmUp) this.#env.background(mounted.warmUp)
+    for (const { mounted } of this.#table) this.#warmUp(mounted)
     for (const stale of this.#stale.splice(0)) this.#env.background(async () => await (await viewers.forget(stale)).freed)
   }
 
@@ -226,7 +229,7 @@ export class Mounts {
     this.#viewers?.addMount(forWorker(row))
     await this.#forget(stale)
     if (replaced) await this.#release(replaced, this.#drop(replaced))
-    if (this.#viewers && mounted.warmUp) this.#env.background(mounted.warmUp)
+    if (this.#viewers) this.#warmUp(row.mounted)
     publish('serve:mount:done', { mountpoint: mounted.mountpoint, durationMs: performance.now() - began })
   }
 
@@ -238,6 +241,17 @@ export class Mounts {
     }
   }
 
+  #warmUp(entry: Entry): void {
+    const { warmUp, closing } = entry
+    if (!warmUp) return
+    this.#env.background(({ signal }) => {
+      entry.warming = warmUp({ signal: AbortSignal.any([signal, closing.signal]) }).catch((error: unknown) => {
+        if (!closing.signal.aborted) throw error
+      })
+      return entry.warming
+    })
+  }
+
   #drop({ serial }: Row<Entry>): Promise<boolean> {
     return this.#viewers?.dropMount(serial) ?? Promise.resolve(true)
   }
@@ -245,7 +259,8 @@ export class Mounts {
   // A worker that is stuck may still read from descriptors: then they stay open, rather than become somebody else's.
   async #release({ serial, mounted }: Row<Entry>, dropped: Promise<boolean>): Promise<void> {
     this.#env.accounts.close(serial)
-    await this.#env.desk.drop(serial)
+    mounted.closing.abort()
+    await Promise.allSettled([this.#env.desk.drop(serial), mounted.warming])
     if (await dropped) await mounted.fileSystem.close()
     else publish('serve:warning:raised', { message: `a worker hangs: files of ${mounted.mountpoint} stay open` })
   }
@@ -257,7 +272,9 @@ export class Mounts {
 
   #entryOf(mounted: MountedFileSystem): Entry {
     const counters = createCounterMemory(this.#env.threads + 1)
-    return { ...mounted, view: mounted.fileSystem.view, counters, missCounters: new OperationCounters(counters, this.#env.threads) }
+    return {
+      ...mounted, view: mounted.fileSystem.view, counters, missCounters: new OperationCounters(counters, this.#env.threads), closing: new AbortController(), warming: Promise.resolve(),
+    }
   }
 
   async #inTurn(mountpoint: string, action: () => Promise<void>): Promise<void> {

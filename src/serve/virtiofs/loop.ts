@@ -230,7 +230,9 @@ export class DeviceLoop {
     // FORGET has no reply, but its buffers must come back; an INTERRUPT's request is answered in any case
     const written = outcome === OUTCOME.none || outcome === OUTCOME.interrupt ? 0 : this.#reply(chain.reply, outcome === OUTCOME.file)
     queue.ring.push(chain.head, written)
-    this.#counters.record(this.#core.opcode, this.#core.errno, performance.now() - from, Math.max(0, written - outHeader.size))
+    const counters = this.#core.mounted?.counters ?? this.#counters
+    if (outcome === OUTCOME.file) counters.cacheHit()
+    counters.record(this.#core.opcode, this.#core.errno, performance.now() - from, Math.max(0, written - outHeader.size))
   }
 
   // A request that is longer than any that is understood is cut: the core refuses what does not fit its structure.

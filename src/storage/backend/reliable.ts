@@ -73,7 +73,7 @@ async function measured(reader: BlobReader, { offset, length, ...options }: Read
     publish('storage:backend:read', { blobId, offset, bytes, durationMs, prefetch: options.prefetch ?? false })
     return got
   } catch (error) {
-    metrics.record({ bytes, durationMs: performance.now() - begin, failed: true })
+    metrics.record({ bytes, durationMs: performance.now() - begin, failed: !options.signal.aborted }) // given up, because somebody else was quicker or nobody wants it, is no error
     throw error
   }
 }
