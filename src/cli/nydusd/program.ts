@@ -6,6 +6,7 @@ import { ApiServer, type DaemonEnd } from '../../serve/index.ts'
 import { EXIT, explain } from '../conventions.ts'
 import { versionBlock } from '../version.ts'
 import { helpText, parseArguments, USAGE } from './options.ts'
+import { takePullAuth } from './pull-auth.ts'
 import { type Host, serve, type Values } from './service.ts'
 
 /** LIMIT: connections that are being closed may take this long. */
@@ -62,7 +63,7 @@ async function ownProcess(values: Values): Promise<Host> {
   delete process.env[OWNER_VARIABLE] // it is of no concern to our children
   const watch = owner === undefined ? undefined : (await import('./owner.ts')).watchOwner
   return {
-    imagePullAuth: process.env['IMAGE_PULL_AUTH'],
+    imagePullAuth: takePullAuth(),
     listen: async (daemon, options) => await ApiServer.listen(daemon, options),
     listenForOrders({ stop, reopen }) {
       process.on('SIGTERM', stop)

@@ -7,7 +7,7 @@ import { retryAfterMs } from '../../core/retry-after.ts'
 import { SingleFlight } from '../../core/single-flight.ts'
 import { Authorizer } from '../auth/authorizer.ts'
 import { findCredentials, type Credentials } from '../auth/credentials.ts'
-import { redactUrl } from '../http/redact.ts'
+import { redactUrl, scrub } from '../http/redact.ts'
 import { backoffMs, DEFAULT_RETRY, MAX_RETRY_AFTER_MS, mayPass, sleep, type RetryPolicy } from '../http/retry.ts'
 import { defaultCertificateDirectories } from '../http/tls.ts'
 import type { ProxyChoice } from '../http/proxy.ts'
@@ -92,6 +92,8 @@ export class RegistryClient implements AsyncDisposable {
   readonly #scope: string
   readonly #bases = new SingleFlight<'base', URL>()
   readonly #redirects = new Map<string, URL>()
+  /** Besides the authorizer's: servers and proxies tell in their errors what they were sent. */
+  #secrets: readonly string[]
   #base: URL | undefined
 
   /** `access`: what tokens are asked for. */
@@ -100,6 +102,7 @@ export class RegistryClient implements AsyncDisposable {
     const insecure = options.insecure === true
     this.address = address
     this.#options = options
+    this.#secrets = [...Object.values(options.headers ?? {}), ...secretsOf(options.proxy)]
     this.retry = options.retry ?? DEFAULT_RETRY
     this.#scope = pullScope(address.repository) + (options.access === 'push' ? ',push' : '')
     const caFiles = options.caFiles ?? (env['SSL_CERT_FILE'] ? [env['SSL_CERT_FILE']] : [])
@@ -124,6 +127,7 @@ export class RegistryClient implements AsyncDisposable {
 
   /** See Transport.useProxy. */
   useProxy(proxy: ProxyChoice | undefined): void {
+    this.#secrets = [...this.#secrets, ...secretsOf(proxy)]
     this.#transport.useProxy(proxy)
   }
 
@@ -146,7 +150,7 @@ export class RegistryClient implements AsyncDisposable {
         if (call.accept.includes(response.status)) return response
         const wait = retryAfterMs(response.header('retry-after')) ?? 0
         if (attempt >= attempts || !mayPass(response.status) || wait > MAX_RETRY_AFTER_MS) {
-          throw await statusError(response, call.method, (text) => this.#authorizer.scrub(text))
+          throw await statusError(response, call.method, (text) => scrub(this.#authorizer.scrub(text), this.#secrets))
         }
         await response.discard()
         delayMs = Math.max(delayMs, wait)
@@ -280,6 +284,12 @@ export class RegistryClient implements AsyncDisposable {
 /** The token scope of reading `repository`. */
 export function pullScope(repository: string): string {
   return `repository:${repository}:pull`
+}
+
+function secretsOf(proxy: ProxyChoice | undefined): readonly string[] {
+  if (proxy === undefined) return []
+  const { username, password } = new URL(proxy.url)
+  return password === '' ? [] : [decodeURIComponent(password), Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`).toString('base64')]
 }
 
 /** Bodies follow only where the status says that the method stays. */
