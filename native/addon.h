@@ -116,6 +116,7 @@ void deflate_register(napi_env env, napi_value exports);
 void mmap_register(napi_env env, napi_value exports);
 void file_register(napi_env env, napi_value exports);
 void mount_register(napi_env env, napi_value exports);
+void fsmount_register(napi_env env, napi_value exports);
 void fuse_register(napi_env env, napi_value exports);
 void socket_register(napi_env env, napi_value exports);
 void poll_register(napi_env env, napi_value exports);

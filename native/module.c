@@ -16,6 +16,7 @@ NAPI_MODULE_INIT() {
   mmap_register(env, exports);
   file_register(env, exports);
   mount_register(env, exports);
+  fsmount_register(env, exports);
   fuse_register(env, exports);
   socket_register(env, exports);
   poll_register(env, exports);

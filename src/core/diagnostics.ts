@@ -23,6 +23,7 @@ export interface Events {
   'serve:guest:changed': { readonly socket: string; readonly connected: boolean }
   'serve:mount:done': { readonly mountpoint: string; readonly durationMs: number }
   'serve:request:error': { readonly opcode: number; readonly errno: number; readonly message: string }
+  'serve:transport:chosen': { readonly requested: string; readonly chosen: string; readonly reason: string }
   'serve:warning:raised': { readonly message: string }
 }
 

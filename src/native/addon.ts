@@ -109,6 +109,15 @@ export interface NativeAddon {
   mount(source: Uint8Array, target: Uint8Array, type: string, flags: number, data: Uint8Array): number
   umount(target: Uint8Array, flags: number): number
 
+  // --- fsmount.c -------------------------------------------------------------------------------------------------------------
+  /**
+   * fsopen, fsconfig, fsmount and move_mount on the thread pool, where a mount may wait for files that this process serves. options: `key` or
+   * `key=value` (less than 256 bytes each), NUL-terminated, back to back; attributes: MOUNT_ATTR_*. Rejects with {errno, path: what the kernel says}.
+   */
+  mountFileSystem(type: string, options: Uint8Array, target: Uint8Array, attributes: number): Promise<void>
+  /** umount2(2) on the thread pool. Rejects with {errno}. */
+  unmountFileSystem(target: Uint8Array, flags: number): Promise<void>
+
   // --- fuse.c: FUSE sessions. One call waits on a set of sessions, takes replies and delivers requests. -------------------------
   /** Opens /dev/fuse (non-blocking, close-on-exec) and mounts it; `data` is the kernel's option text without `fd=`. A descriptor, or a negative errno. */
   fuseMount(fsname: string, type: string, target: Uint8Array, flags: number, data: string): number

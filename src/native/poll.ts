@@ -3,8 +3,8 @@
 import { CodedError } from '../core/errors.ts'
 import { native } from './load.ts'
 
-/** SPEC: uv.h UV_READABLE, UV_WRITABLE. */
-const EVENT = { read: 1, write: 2 } as const
+/** SPEC: uv.h UV_READABLE, UV_WRITABLE, UV_PRIORITIZED (what a changed /proc/self/mountinfo says). */
+const EVENT = { read: 1, write: 2, priority: 8 } as const
 
 /** Calls `callback` whenever `fd` is ready, until the function that it returns is called (before the descriptor is closed). @throws NATIVE_SYSCALL */
 export function watchDescriptor(fd: number, direction: keyof typeof EVENT, callback: () => void): () => void {

@@ -99,6 +99,11 @@ export class RafsImage {
     return this.#blobs
   }
 
+  /** Whether the bootstrap is a file of its own, rather than bytes or the end of a blob. */
+  get isPlainFile(): boolean {
+    return 'fd' in this.#bootstrap.shared
+  }
+
   /** What a worker needs to answer hits alone. */
   share(): SharedImage {
     return { bootstrap: this.#bootstrap.shared, blobs: this.#blobs.map(({ cache }) => (cache?.isPlain ? { fd: cache.dataFd, ready: cache.shared } : undefined)) }

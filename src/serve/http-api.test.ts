@@ -25,7 +25,7 @@ const refuse = async (): Promise<void> => { throw new CodedError('SERVE_NOT_READ
 function daemon(change: Partial<ApiDaemon> = {}): ApiDaemon {
   return {
     id: '', supervisor: undefined, state: 'RUNNING', takeOver: refuse, start: () => { throw new CodedError('SERVE_STATE', 'unexpected event') }, sendState: refuse, stop,
-    mounts: () => [mount], addMount: async () => {}, replaceMount: async () => {}, removeMount: async () => {}, inflight: () => [], ...change,
+    mounts: () => [mount], addMount: async () => {}, addErofs: async () => {}, replaceMount: async () => {}, removeMount: async () => {}, inflight: () => [], ...change,
   }
 }
 
@@ -139,5 +139,15 @@ describe('the HTTP API', () => {
   it('refuses a socket path that cannot be listened on, by name', async () => {
     await expect(ApiServer.listen(daemon(), { socket: path.join(directory, 'none', 'api.sock'), version, events: {}, setLogLevel: () => {} }))
       .rejects.toMatchObject({ code: 'CONFIG_INVALID', message: expect.stringContaining('none/api.sock') })
+  })
+
+  it('passes what the kernel is to mount on, and refuses a way that does not exist', async () => {
+    const asked: unknown[] = []
+    await start({ addErofs: async (wanted) => { asked.push(wanted) } })
+    const body = { fs_type: 'erofs', source: '/b', config: '{}' }
+    expect(await ask('POST', '/api/v1/mount?mountpoint=/mnt', JSON.stringify(body))).toMatchObject({ status: 204 })
+    expect(await ask('POST', '/api/v1/mount?mountpoint=/mnt', JSON.stringify({ ...body, fill: 'fileio' }))).toMatchObject({ status: 204 })
+    expect(asked).toEqual(['auto', 'fileio'].map((fill) => ({ mountpoint: '/mnt', source: '/b', config: '{}', prefetchFiles: undefined, fill })))
+    expect(await ask('POST', '/api/v1/mount?mountpoint=/mnt', JSON.stringify({ ...body, fill: 'magic' }))).toMatchObject({ status: 400 })
   })
 })

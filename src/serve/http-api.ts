@@ -6,7 +6,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { CodedError, isCoded } from '../core/errors.ts'
 import { filesOf, patternOf, traceOf } from './api/accesses.ts'
 import { allMetrics, cacheStats, changeableConfig, collection, describe, fsStats, inflightRequest, type ProgramVersion, superBlockOf } from './api/documents.ts'
-import { cacheOf, imageOf, mountAt, mountOf, mountpointOf, mountRequest } from './api/instances.ts'
+import { cacheOf, erofsRequest, imageOf, mountAt, mountOf, mountpointOf, mountRequest } from './api/instances.ts'
 import { backendChangeOf } from './configure.ts'
 import type { Daemon } from './daemon/daemon.ts'
 
@@ -22,7 +22,7 @@ export interface ApiOptions {
 }
 
 /** What the API needs of a daemon. */
-export type ApiDaemon = Pick<Daemon, 'id' | 'supervisor' | 'state' | 'takeOver' | 'start' | 'sendState' | 'stop' | 'mounts' | 'addMount' | 'replaceMount' | 'removeMount' | 'inflight'>
+export type ApiDaemon = Pick<Daemon, 'id' | 'supervisor' | 'state' | 'takeOver' | 'start' | 'sendState' | 'stop' | 'mounts' | 'addMount' | 'replaceMount' | 'removeMount' | 'inflight'> & Partial<Pick<Daemon, 'addErofs'>>
 
 interface Answer { readonly status: number; readonly body?: unknown }
 const DONE: Answer = { status: 204 }
@@ -123,7 +123,14 @@ const ROUTES: Readonly<Record<string, Readonly<Record<string, Route>>>> = {
   '/api/v1/daemon/events': { GET: ({ options }) => ({ status: 200, body: options.events }) },
   '/api/v1/daemon/backend': { GET: ({ daemon, query }) => ({ status: 200, body: superBlockOf(imageOf(mountAt(daemon, query))) }) },
   '/api/v1/mount': {
-    POST: async ({ daemon, query, body }) => { await daemon.addMount(mountRequest(query, await body())); return DONE },
+    POST: async ({ daemon, query, body }) => {
+      const fields = await body()
+      const erofs = erofsRequest(query, fields)
+      if (erofs === undefined) await daemon.addMount(mountRequest(query, fields))
+      else if (daemon.addErofs === undefined) throw new CodedError('SERVE_UNSUPPORTED', 'this daemon has no kernel to mount for')
+      else await daemon.addErofs(erofs)
+      return DONE
+    },
     PUT: async ({ daemon, query, body }) => { await daemon.replaceMount(mountRequest(query, await body())); return DONE },
     DELETE: async ({ daemon, query }) => { await daemon.removeMount(mountpointOf(query)); return DONE },
   },

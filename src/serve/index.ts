@@ -1,6 +1,8 @@
 // The serving layer's door: what cli wires together.
 
 export type { Watched } from './access/accounts.ts'
+export type { ErofsImage, ErofsRequest, OpenErofs } from './erofs/erofs-mounts.ts'
+export { type Fill, mountBest, refuseFanotify, type Transport } from './erofs/transport.ts'
 export type { ProgramVersion } from './api/documents.ts'
 export { ErrorEvents } from './api/events.ts'
 export { type ApiDaemon, ApiServer, type ApiOptions } from './http-api.ts'

@@ -110,8 +110,8 @@ export class MissDesk {
   }
 
   /** Ends the reads of one mount, with ESTALE; resolves when all are answered. */
-  async drop(serial: number): Promise<void> {
-    const dropped = [...this.#pending.values()].filter(({ miss }) => miss.serial === serial)
+  async drop(serial: number, session?: number): Promise<void> {
+    const dropped = [...this.#pending.values()].filter((pending) => pending.miss.serial === serial && (session === undefined || pending.session === session))
     for (const { controller } of dropped) controller.abort(new CodedError('SERVE_STALE_NODE', 'unmounted while it was being read'))
     await Promise.all(dropped.map(({ done }) => done))
   }

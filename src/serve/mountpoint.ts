@@ -40,19 +40,29 @@ export function unmount(mountpoint: string): void {
   detach(mountpoint)
 }
 
-function detach(mountpoint: string): void {
+/** Detaches, whether it is in use or not. @throws SERVE_MOUNT */
+export function detach(mountpoint: string): void {
   const result = native().umount(Buffer.from(mountpoint), MNT_DETACH)
   if (result < 0) throw new CodedError('SERVE_MOUNT', `cannot detach ${mountpoint}: errno ${-result}`, { mountpoint, errno: -result })
 }
 
+/** A mount as the kernel lists it. `device`: `major:minor`. */
+export interface ListedMount { readonly device: string; readonly type: string; readonly source: string }
+
+/** What is mounted on the canonical path `mountpoint`, the topmost last. Asks no file system anything. */
+export function mountsOn(mountpoint: string): ListedMount[] {
+  const wanted = Buffer.from(mountpoint).toString('latin1')
+  return readFileSync('/proc/self/mountinfo', 'latin1').split('\n').flatMap((line) => {
+    const [before, after = ''] = line.split(' - ')
+    const [, , device, , target] = before!.split(' ')
+    const [type = '', source = ''] = after.split(' ')
+    return device !== undefined && target !== undefined && unescapeOctal(target) === wanted ? [{ device, type, source: unescapeOctal(source) }] : []
+  })
+}
+
 /** `major:minor` of what is mounted last on the canonical path `mountpoint`; undefined when nothing is. Asks no file system anything. */
 export function mountedDevice(mountpoint: string): string | undefined {
-  let device: string | undefined
-  for (const line of readFileSync('/proc/self/mountinfo', 'latin1').split('\n')) {
-    const [, , major, , target] = line.split(' ')
-    if (target !== undefined && unescapeOctal(target) === Buffer.from(mountpoint).toString('latin1')) device = major
-  }
-  return device
+  return mountsOn(mountpoint).at(-1)?.device
 }
 
 /** Raises the kernel's read-ahead for the device. Root may; for others a smaller read-ahead is no failure. */

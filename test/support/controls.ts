@@ -48,6 +48,16 @@ export const CONTROLS: readonly Control[] = [
     test: 'src/storage/cache/blob-cache.test.ts', fails: 'BlobCache stops storing for a while when the disk is full, and says so',
   },
   {
+    name: 'device-ready', safeguard: 'a device shows a range only when every chunk in it is verified', file: 'src/rafs/read-blob.ts',
+    code: 'if (!readyMap.has(i, blobMap.offset(i), blobMap.size(i))) return false', replacement: 'void readyMap.has',
+    test: 'src/rafs/read-blob.test.ts', fails: 'readBlob tells a worker of a range when all of it is ready, and of nothing before',
+  },
+  {
+    name: 'device-cut', safeguard: 'what a cut cache file has lost is not read as zeros through a device', file: 'src/rafs/read-blob.ts',
+    code: 'if (blob.isReady(place) && await blob.cache?.read(part, place.offset + from) && blob.isReady(place)) return', replacement: 'if (await blob.cache?.read(part, place.offset + from)) return',
+    test: 'src/rafs/read-blob.test.ts', fails: 'readBlob fetches again what a cut cache file has lost',
+  },
+  {
     name: 'single-flight', safeguard: 'readers of one process fetch a chunk once', file: 'src/storage/image-blob.ts',
     code: 'const running = this.#pending.get(index)', replacement: 'const running: Flight | undefined = undefined; this.#pending.clear()',
     also: { file: 'src/storage/cache/blob-cache.ts', code: '(this.#claimOne(index) ? mine : others).push(index)', replacement: '{ this.#claimOne(index); mine.push(index) }' },

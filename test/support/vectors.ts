@@ -44,6 +44,8 @@ export interface Mutation {
   /** Upstream's verdict: exit code of `check`, negative for a signal. */
   readonly check: { readonly exit: number }
   readonly nydusd: { readonly mount?: string; readonly scan?: string }
+  /** What the kernel's EROFS driver made of it. */
+  readonly kernel?: string
 }
 
 /** The damaged bootstraps of should-fail/mutations.jsonl. */

@@ -23,9 +23,13 @@ export async function openFirstMount(values: ReadonlyMap<OptionName, string>, { 
   const source = values.get('bootstrap')
   if (source === undefined) return undefined
   const { config, settings } = await configurationOf(values, imagePullAuth)
+  return await openImage({ mountpoint: '/', type: 'Rafs', source, config, prefetchFiles: prefetchFilesOf(values) }, settings, { signal })
+}
+
+/** The list of `--prefetch-files`, byte strings. */
+export function prefetchFilesOf(values: ReadonlyMap<OptionName, string>): string[] | undefined {
   const list = values.get('prefetch-files')
-  const prefetchFiles = list === undefined ? undefined : byteString(readGiven(list)).split('\n')
-  return await openImage({ mountpoint: '/', type: 'Rafs', source, config, prefetchFiles }, settings, { signal })
+  return list === undefined ? undefined : byteString(readGiven(list)).split('\n')
 }
 
 /** Opens what the API asks for, or a saved state has. @throws CONFIG_INVALID, SERVE_UNSUPPORTED, FORMAT_*, RAFS_NOT_FOUND */
@@ -34,7 +38,7 @@ export async function openMount(request: MountRequest, { signal, imagePullAuth }
   return await openImage(request, await parseConfig(request.config, { imagePullAuth }), { signal })
 }
 
-async function openImage(request: MountRequest, settings: NydusConfig, { signal }: { readonly signal: AbortSignal }): Promise<MountedFileSystem> {
+export async function openImage(request: MountRequest, settings: NydusConfig, { signal }: { readonly signal: AbortSignal }): Promise<MountedFileSystem> {
   const { mountpoint, type, config, prefetchFiles } = request
   const source = path.resolve(request.source)
   const image = await openConfiguredImage(settings, { bootstrap: source, network: NETWORK, signal })
@@ -56,7 +60,8 @@ async function warmUp(image: RafsImage, settings: NydusConfig, files: readonly s
   if (config.enable) await prefetchImage(image, { config, files: items, signal })
 }
 
-async function configurationOf(values: ReadonlyMap<OptionName, string>, imagePullAuth: string | undefined): Promise<{ config: string; settings: NydusConfig }> {
+/** The text of the configuration that the command line names, and what it says. */
+export async function configurationOf(values: ReadonlyMap<OptionName, string>, imagePullAuth: string | undefined): Promise<{ config: string; settings: NydusConfig }> {
   const directory = values.get('localfs-dir')
   if (directory !== undefined) {
     const settings = localfsConfig(path.resolve(directory))

@@ -23,6 +23,7 @@ export const OPTIONS = [
   { name: 'shared-dir', short: 's', value: 'dir', group: 'File system', help: 'Pass a local directory through (a later version)' },
   { name: 'sock', value: 'path', group: 'File system', help: 'With virtiofs: Unix socket that the virtual machine\'s monitor connects to' },
   { name: 'hybrid-mode', group: 'File system', help: 'With virtiofs: images and passed-through directories in one export (always so here)' },
+  { name: 'fill', value: 'how', group: 'File system', help: 'With erofs: how data arrives; auto, fileio (devices served by FUSE) or fanotify (not in this version) [default: auto]' },
   { name: 'fuse-threads', alias: 'thread-num', value: 'count', group: 'File system', fallback: '4', help: 'Threads that serve requests, at most; one until more are needed' },
   { name: 'writable', group: 'File system', help: 'Mount read-write: writes are still refused, but by the file system' },
   { name: 'failover-policy', value: 'policy', group: 'File system', fallback: 'resend', help: 'none, resend or flush: what becomes of requests under way after a takeover' },
@@ -32,6 +33,7 @@ export const OPTIONS = [
   { name: 'upgrade', group: 'Daemon', help: 'Start in INIT and mount nothing' },
   { name: 'self-heal', group: 'Daemon', help: 'Keep the mount while the server behind it dies and is replaced' },
   { name: 'server', value: 'socket', group: 'Daemon', help: 'The same, with one server for all daemons that name this socket' },
+  { name: 'run-dir', value: 'dir', group: 'Daemon', fallback: '/run/nydusd', help: 'Devices and journals of kernel EROFS mounts' },
   { name: 'rlimit-nofile', value: 'count', group: 'Daemon', fallback: '1000000', help: 'Limit of open files, 0 to leave it; as far as allowed' },
   { name: 'backend-source', value: 'url', group: 'Daemon', help: 'Accepted and ignored' },
   { name: 'log-level', short: 'l', value: 'level', group: 'Logging', fallback: 'info', help: 'trace, debug, info, warn or error' },
@@ -44,6 +46,7 @@ export type OptionName = (typeof OPTIONS)[number]['name']
 /** What the command line asked for. */
 export type Command =
   | { readonly kind: 'help' | 'version' }
+  /** `fuse` with a value of `fill`: by the kernel's EROFS driver (`nydusd erofs`). */
   | { readonly kind: 'fuse' | 'virtiofs'; readonly values: ReadonlyMap<OptionName, string> }
   /** A subcommand of upstream's that this version does not have. */
   | { readonly kind: 'later'; readonly name: string }
@@ -55,10 +58,10 @@ const LATER: ReadonlyMap<string, string> = new Map([
   ['singleton', 'kernel EROFS over fscache'], ['nbd', 'network block device'],
 ])
 /** Subcommands that serve. */
-const SERVICES: readonly string[] = ['fuse', 'virtiofs']
+const SERVICES: readonly string[] = ['fuse', 'erofs', 'virtiofs']
 const CHOICES: ReadonlyMap<string, readonly string[]> = new Map([
   ['log-level', ['trace', 'debug', 'info', 'warn', 'error']],
-  ['failover-policy', ['none', 'resend', 'flush']],
+  ['failover-policy', ['none', 'resend', 'flush']], ['fill', ['auto', 'fanotify', 'fileio']],
 ])
 /** [option, smallest, largest] */
 const NUMBERS: readonly (readonly [OptionName, number, number])[] = [
@@ -93,10 +96,18 @@ export function parseArguments(argv: readonly string[]): Command {
   }
   // COMPAT: an older Kata leaves the word `virtiofs` out
   const service = subcommand === 'virtiofs' || (subcommand === undefined && values.has('sock')) ? 'virtiofs' : 'fuse'
-  const wrong = complaint(values, service)
+  const wrong = complaint(values, service) ?? erofsComplaint(values, subcommand)
   if (wrong !== undefined) return { kind: 'usage', message: wrong }
   for (const row of OPTIONS) if ('fallback' in row && !values.has(row.name)) values.set(row.name, row.fallback)
+  if (subcommand === 'erofs' && !values.has('fill')) values.set('fill', 'auto')
   return { kind: service, values }
+}
+
+function erofsComplaint(values: ReadonlyMap<OptionName, string>, subcommand: string | undefined): string | undefined {
+  if (subcommand !== 'erofs') return values.has('fill') ? "unexpected argument '--fill' found: it belongs to 'nydusd erofs'" : undefined
+  if (!values.has('bootstrap')) return `the following required arguments were not provided:\n  ${shownName('bootstrap')}`
+  const foreign = (['supervisor', 'upgrade', 'self-heal', 'server', 'shared-dir', 'writable'] as const).find((name) => values.has(name))
+  return foreign === undefined ? undefined : `the argument '${shownName(foreign)}' cannot be used with 'erofs'`
 }
 
 function splitWord(word: string): { key: string; value?: string } | undefined {
@@ -147,7 +158,7 @@ function complaint(values: ReadonlyMap<OptionName, string>, service: 'fuse' | 'v
 }
 
 /** After a usage error, as clap prints it. */
-export const USAGE = 'Usage: nydusd [fuse] [OPTIONS] --mountpoint <mountpoint>\n       nydusd virtiofs [OPTIONS] --sock <path>'
+export const USAGE = 'Usage: nydusd [fuse|erofs] [OPTIONS] --mountpoint <mountpoint>\n       nydusd virtiofs [OPTIONS] --sock <path>'
 
 /** `nydusd --help`. */
 export function helpText(): string {
@@ -160,6 +171,7 @@ ${USAGE}
 
 Subcommands:
   fuse       Serve through FUSE (this is what happens without a subcommand)
+  erofs      Let the kernel's own EROFS driver show the image: metadata and cached data never enter user space
   virtiofs   Serve a virtual machine: a vhost-user-fs device on a socket
 ${[...LATER].map(([name, what]) => `  ${name.padEnd(11)}${what} (not in this version)`).join('\n')}
 

@@ -80,6 +80,8 @@ function fuseService(values: Values, host: Host): Service {
     id: values.get('id') ?? '', supervisor: values.get('supervisor'), mountpoint: values.get('mountpoint')!,
     threads: Math.min(Number(values.get('fuse-threads')), Math.max(MIN_THREADS, machineLimits().processors)), writable: values.has('writable'),
     openMount: async (request, options) => await (await import('./image.ts')).openMount(request, { ...options, imagePullAuth }),
+    openErofs: async (request, options) => await (await import('./erofs.ts')).openErofs(request, { ...options, imagePullAuth }),
+    runDirectory: values.get('run-dir')!,
     // SAFETY: parseArguments admits the three policies only.
     failoverPolicy: values.get('failover-policy') as FailoverPolicy,
     ...(host.keep && { keep: (kept) => host.keep?.(kept) }),
@@ -92,6 +94,8 @@ function fuseService(values: Values, host: Host): Service {
       if (host.kept) {
         await daemon.restore(decodeState(host.kept.bytes), host.kept.fd)
         daemon.start()
+      } else if (values.has('fill')) {
+        await (await import('./erofs.ts')).startErofs(daemon, values, { signal, imagePullAuth })
       } else if (!(await startsInInit(values))) {
         const { openFirstMount } = await import('./image.ts') // loaded while the first worker starts
         daemon.mount(await openFirstMount(values, { signal, imagePullAuth }))

@@ -19,8 +19,8 @@ export function describe(daemon: Pick<Daemon, 'id' | 'supervisor' | 'state'>, ve
 
 /** Mounts by mountpoint. */
 export function collection(daemon: Pick<Daemon, 'mounts'>): object {
-  return Object.fromEntries(daemon.mounts().map(({ mountpoint, mountedAt, shownConfig: config, fileSystem: { type: backend_type } }) =>
-    [mountpoint, { backend_type, mountpoint, mounted_time: rustTime(mountedAt), config }]))
+  return Object.fromEntries(daemon.mounts().map(({ mountpoint, mountedAt, shownConfig: config, fileSystem: { type: backend_type }, transport }) =>
+    [mountpoint, { backend_type, mountpoint, mounted_time: rustTime(mountedAt), config, ...(transport && { transport }) }]))
 }
 
 /** COMPAT: the human-readable form of Rust's `time` crate, which upstream's nydusctl parses: `2026-01-31 12:00:00.5 +00:00:00`. */

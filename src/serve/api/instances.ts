@@ -6,6 +6,8 @@ import { CodedError } from '../../core/errors.ts'
 import type { RafsImage } from '../../rafs/index.ts'
 import type { MountRequest } from '../daemon/file-system.ts'
 import type { MountInfo } from '../daemon/mounts.ts'
+import type { ErofsRequest } from '../erofs/erofs-mounts.ts'
+import { FILLS } from '../erofs/transport.ts'
 
 interface Mounts { mounts(): MountInfo[] }
 
@@ -64,6 +66,17 @@ export function mountRequest(query: URLSearchParams, body: unknown): MountReques
   if (typeof source !== 'string' || typeof config !== 'string' || typeof type !== 'string') throw new CodedError('CONFIG_INVALID', 'want {"source": PATH, "fs_type": "rafs", "config": TEXT}')
   const prefetchFiles = Array.isArray(files) ? files.filter((file) => typeof file === 'string').map(fromText) : undefined
   return { mountpoint: mountpointOf(query), type: fileSystemType(type), source, config, prefetchFiles }
+}
+
+/** Our addition: `fs_type` erofs mounts on a directory of the host, `fill` says how its data arrives. Undefined for another type. @throws CONFIG_INVALID */
+export function erofsRequest(query: URLSearchParams, body: unknown): ErofsRequest | undefined {
+  // SAFETY: an object by the check; its fields stay unknown.
+  const { fs_type: type, fill = 'auto', ...rest } = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>
+  if (type !== 'erofs') return undefined
+  const known = FILLS.find((one) => one === fill)
+  if (known === undefined) throw new CodedError('CONFIG_INVALID', `fill must be one of ${FILLS.join(', ')}`)
+  const { mountpoint, source, config, prefetchFiles } = mountRequest(query, rest)
+  return { mountpoint, source, config, prefetchFiles, fill: known }
 }
 
 // COMPAT: the words that upstream's parser takes.

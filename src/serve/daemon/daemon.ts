@@ -2,6 +2,7 @@
 // SPEC: spec-surface.md B.2. Order of a start: workers begin to start, mount(2), handshake, workers get session and images, RUNNING; the API
 // socket appears after that.
 
+import path from 'node:path'
 import { publish } from '../../core/diagnostics.ts'
 import { CodedError } from '../../core/errors.ts'
 import { KiB } from '../../core/units.ts'
@@ -9,6 +10,9 @@ import { FUSE_INIT_FLAG2 } from '../../wire/fuse/init.ts'
 import { native } from '../../native/load.ts'
 import type { SessionAccounts } from '../access/accountant.ts'
 import { OperationCounters } from '../counters.ts'
+import type { ErofsImage, ErofsRequest, OpenErofs } from '../erofs/erofs-mounts.ts'
+import type { ErofsService } from '../erofs/service.ts'
+import type { Transport } from '../erofs/transport.ts'
 import { MAX_READ } from '../fuse/connection.ts'
 import { forgetNames } from '../kernel-names.ts'
 import { mountedDevice, prepareMountpoint, setReadahead, unmount } from '../mountpoint.ts'
@@ -32,6 +36,10 @@ export interface DaemonOptions {
   readonly requestDeadlineMs?: number
   /** Opens what is mounted after the start, or taken over; without it there is neither. */
   readonly openMount?: OpenMount
+  /** Opens what the kernel's EROFS driver is to mount; without it there is no such mount. */
+  readonly openErofs?: OpenErofs
+  /** Where devices of kernel EROFS mounts are served, and what is mounted is written down. */
+  readonly runDirectory?: string
   readonly failoverPolicy?: FailoverPolicy
   /** Hears what the next server of this connection would need, as soon as there is one and whenever it changes. */
   readonly keep?: (kept: KeptConnection) => void
@@ -67,6 +75,10 @@ export class Daemon {
   readonly #desk: MissDesk
   readonly #mounts: Mounts
   readonly #accounts: SessionAccounts
+  /** Loaded at the first kernel EROFS mount. */
+  #erofs: ErofsService | undefined
+  #erofsLoading: Promise<ErofsService> | undefined
+  #transport: Transport | undefined
   #session: FuseSession | undefined
   #device: string | undefined
   readonly #closing = new AbortController()
@@ -88,6 +100,7 @@ export class Daemon {
     this.#desk = new MissDesk(new OperationCounters(this.#pool.counters, options.threads), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS)
     this.#accounts = this.#pool.accountant.session(this.#serial)
     this.#mounts = new Mounts({
+      session: this.#serial,
       desk: this.#desk, accounts: this.#accounts, threads: options.threads, openMount: options.openMount, signal: this.#closing.signal,
       changed: () => this.#keep(), background: (task) => this.background(task),
     })
@@ -169,9 +182,30 @@ export class Daemon {
     return { fd: session.fd, state: { id: this.id, mountpoint: session.mountpoint, connection: session.connection, ...this.#mounts.save() } }
   }
 
+  /** Serves no mount of its own, but `image`, which the kernel's EROFS driver mounts: INIT → READY → RUNNING; stays in INIT when that fails. @throws as ErofsMounts.add */
+  async mountErofs(image: ErofsImage): Promise<void> {
+    this.#life.check('mount')
+    await (await this.#loadErofs()).add(image)
+    this.#life.apply('mount')
+    this.#life.apply('start')
+  }
+
+  /** Which way the image at `/` is mounted, when there was a choice: for the API. */
+  set transport(transport: Transport) {
+    this.#transport = transport
+  }
+
   /** Mounts one more file system; the same one again is none. @throws SERVE_ALREADY_MOUNTED, and what opening throws */
   addMount(request: MountRequest): Promise<void> {
     return this.#mounts.add(request)
+  }
+
+  /** Lets the kernel's EROFS driver mount an image on a directory of the host; the same one again is none. @throws as ErofsMounts.add, and what opening throws */
+  async addErofs(request: ErofsRequest): Promise<void> {
+    const { openErofs } = this.#options
+    if (!openErofs) throw new CodedError('SERVE_UNSUPPORTED', 'this daemon mounts nothing after its start')
+    const erofs = await this.#loadErofs()
+    await erofs.add(await openErofs(request, { signal: this.#closing.signal }))
   }
 
   /** Mounts in place of what is mounted there. @throws SERVE_NOT_MOUNTED, and what opening throws */
@@ -181,7 +215,7 @@ export class Daemon {
 
   /** Unmounts one of the file systems. @throws SERVE_NOT_MOUNTED */
   removeMount(mountpoint: string): Promise<void> {
-    return this.#mounts.remove(mountpoint)
+    return this.#erofs?.has(mountpoint) ? this.#erofs.remove(mountpoint) : this.#mounts.remove(mountpoint)
   }
 
   /**
@@ -203,7 +237,8 @@ export class Daemon {
 
   /** For the API. */
   mounts(): MountInfo[] {
-    return this.#mounts.list()
+    const own = this.#mounts.list().map((mount) => (mount.mountpoint === '/' ? { ...mount, transport: this.#transport } : mount))
+    return [...own, ...this.#erofs?.list() ?? []]
   }
 
   /** For the API: reads under way. */
@@ -234,6 +269,19 @@ export class Daemon {
     keep({ bytes: encodeState(state), fd, mountpoint: state.mountpoint, device: this.#device ?? '' })
   }
 
+  #loadErofs(): Promise<ErofsService> {
+    const { mountpoint, runDirectory = '/run/nydusd', threads } = this.#options
+    this.#erofsLoading ??= import('../erofs/service.ts').then(({ ErofsService }) => {
+      this.#erofs = new ErofsService({
+        pool: this.#pool, isPoolShared: this.#options.pool !== undefined, desk: this.#desk, threads, runDirectory, name: path.resolve(mountpoint), signal: this.#closing.signal,
+        background: (task) => this.background(task),
+        finished: () => { if (!this.#session) void this.#end({ unmount: true, handOn: false, error: undefined }) },
+      })
+      return this.#erofs
+    })
+    return this.#erofsLoading
+  }
+
   #end(how: Ending): Promise<DaemonEnd> {
     this.#ending ??= this.#shutDown(how).then((end) => {
       this.#finish(end)
@@ -246,6 +294,7 @@ export class Daemon {
   async #shutDown({ unmount, handOn, error }: Ending): Promise<DaemonEnd> {
     this.#life.apply(unmount ? 'stop' : 'exit')
     let failure = error
+    if (!handOn) failure ??= await this.#erofs?.unmountAll(() => this.#desk.close())
     if (unmount) failure ??= this.#unmount()
     if (handOn && this.#session) return await this.#handOn(this.#session)
     this.#closing.abort()
@@ -254,6 +303,7 @@ export class Daemon {
     if (stopped && (unmount || this.#options.pool)) this.#closeSession()
     this.#accounts.end()
     await this.#mounts.close()
+    await this.#erofs?.close({ mounted: handOn })
     return { error: failure, stuck: !stopped }
   }
 

@@ -7,7 +7,7 @@ import type { MissSource } from '../miss-desk.ts'
 import type { SharedFileSystem } from '../worker/messages.ts'
 
 /** As the API spells them. */
-export type FileSystemType = 'Rafs' | 'PassthroughFs'
+export type FileSystemType = 'Rafs' | 'PassthroughFs' | 'Device'
 
 /** An opened file system; whoever mounts it closes it after no worker touches it any more. */
 export interface FileSystem extends MissSource {

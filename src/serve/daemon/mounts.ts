@@ -10,6 +10,7 @@ import type { SessionAccounts } from '../access/accountant.ts'
 import type { MountAccounts } from '../access/accounts.ts'
 import { createCounterMemory, OperationCounters } from '../counters.ts'
 import type { Miss } from '../fuse/core.ts'
+import type { Transport } from '../erofs/transport.ts'
 import type { StaleNames } from '../kernel-names.ts'
 import type { MissDesk, Reply } from '../miss-desk.ts'
 import type { WorkerMount } from '../worker/messages.ts'
@@ -21,6 +22,8 @@ export interface MountsEnvironment {
   readonly desk: MissDesk
   readonly accounts: SessionAccounts
   readonly threads: number
+  /** Where the desk also takes reads of other mounts, whose serials are their own: the session of these. */
+  readonly session?: number
   readonly openMount: OpenMount | undefined
   /** Aborted when the daemon ends. */
   readonly signal: AbortSignal
@@ -64,6 +67,8 @@ export interface MountInfo extends Pick<MountedFileSystem, 'mountpoint' | 'shown
   accounts(): MountAccounts | undefined
   /** Begins or ends a trace of its reads. */
   trace(isOn: boolean): void
+  /** Which way it is mounted, where there was a choice. */
+  readonly transport?: Transport | undefined
 }
 
 /** What a saved state says of a mount. */
@@ -260,7 +265,7 @@ export class Mounts {
   async #release({ serial, mounted }: Row<Entry>, dropped: Promise<boolean>): Promise<void> {
     this.#env.accounts.close(serial)
     mounted.closing.abort()
-    await Promise.allSettled([this.#env.desk.drop(serial), mounted.warming])
+    await Promise.allSettled([this.#env.desk.drop(serial, this.#env.session), mounted.warming])
     if (await dropped) await mounted.fileSystem.close()
     else publish('serve:warning:raised', { message: `a worker hangs: files of ${mounted.mountpoint} stay open` })
   }

@@ -28,10 +28,12 @@ export interface ConnectionPolicy {
   readonly xattrs: boolean
   /** Whether the mount is writable as seen by the kernel. Then every open is asked for, to refuse those for writing at once. */
   readonly writable: boolean
+  /** Every open is asked for all the same: the answers say how files are read. */
+  readonly opens?: boolean
 }
 
 /** Outcome of the handshake. Plain data, part of the daemon state. */
-export interface Connection extends ConnectionPolicy {
+export interface Connection extends Omit<ConnectionPolicy, 'opens'> {
   readonly minor: number
   readonly flags: number
   /** With HAS_RESEND the kernel gives out again, on demand, what a server has read and not answered. */
@@ -60,12 +62,13 @@ export function negotiate(init: InitIn, policy: ConnectionPolicy): { connection:
   }
   const flags = (init.flags & WANTED) >>> 0
   const connection: Connection = {
-    ...policy,
+    xattrs: policy.xattrs,
+    writable: policy.writable,
     minor: Math.min(init.minor, FUSE_KERNEL_MINOR_VERSION),
     flags,
     flags2: (flags & F.INIT_EXT) === 0 ? 0 : init.flags2 & WANTED2,
     maxReadahead: Math.max(init.maxReadahead, MAX_READ),
-    zeroMessageOpens: !policy.writable && (flags & F.NO_OPEN_SUPPORT) !== 0 && (flags & F.NO_OPENDIR_SUPPORT) !== 0,
+    zeroMessageOpens: !policy.writable && policy.opens !== true && (flags & F.NO_OPEN_SUPPORT) !== 0 && (flags & F.NO_OPENDIR_SUPPORT) !== 0,
   }
   return {
     connection,

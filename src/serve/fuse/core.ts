@@ -132,7 +132,7 @@ export class FuseCore {
       case FUSE_OP.READLINK: return this.#readlink()
       case FUSE_OP.GETXATTR: return this.#getxattr()
       case FUSE_OP.LISTXATTR: return this.#listxattr()
-      case FUSE_OP.OPEN: return this.#open(FOPEN.KEEP_CACHE)
+      case FUSE_OP.OPEN: return this.#open(this.#fileSystem().fs.openFlags ?? FOPEN.KEEP_CACHE)
       case FUSE_OP.OPENDIR: return this.#open(FOPEN.KEEP_CACHE | FOPEN.CACHE_DIR)
       case FUSE_OP.STATFS: return this.#statfs()
       case FUSE_OP.FORGET: case FUSE_OP.BATCH_FORGET: return OUTCOME.none // no state, nothing to forget

@@ -40,6 +40,8 @@ export interface ServedFileSystem {
   readonly explicitIds: boolean
   /** Whether names may appear and vanish without the kernel being told: then nothing of its directories is cached by the kernel. */
   readonly mutable: boolean
+  /** What the kernel is told of every file that it opens (FOPEN_*); default: it keeps what it has read. Needs a connection with `opens`. */
+  readonly openFlags?: number
   /** Fills `extents` with bytes [offset, offset + length) of `inode`, a range inside the file; false when some of it must be fetched first. */
   locate(inode: Inode, offset: number, length: number, extents: Extents): boolean
 }

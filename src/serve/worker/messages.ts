@@ -2,6 +2,7 @@
 
 import type { ErrorMessage } from '../../core/errors.ts'
 import type { SharedImage } from '../../rafs/index.ts'
+import type { SharedDevice } from '../erofs/device-file-system.ts'
 import type { Owner } from '../fuse/attributes.ts'
 import type { Connection } from '../fuse/connection.ts'
 import type { Miss } from '../fuse/core.ts'
@@ -42,7 +43,9 @@ export interface WorkerMount {
 }
 
 /** What a worker opens as a file system of its own: one row for each kind of them. */
-export type SharedFileSystem = { readonly kind: 'rafs'; readonly image: SharedImage }
+export type SharedFileSystem =
+  | { readonly kind: 'rafs'; readonly image: SharedImage }
+  | { readonly kind: 'device'; readonly device: SharedDevice }
 
 export type FromWorker =
   | { readonly kind: 'ready' }

@@ -1,14 +1,20 @@
 // A worker's own view of a file system that the main thread has opened.
 
-import { openSharedImage } from '../../rafs/index.ts'
+import { openSharedImage, type SharedImage } from '../../rafs/index.ts'
+import { openDevice } from '../erofs/device-file-system.ts'
 import type { ServedFileSystem } from '../fuse/served-file-system.ts'
 import type { SharedFileSystem } from './messages.ts'
 
 /** A file system of this thread; `close` unmaps it, descriptors stay the main thread's. */
 export type OpenFileSystem = ServedFileSystem & { close(): void }
 
+/** What the main thread shares, as this thread's own. */
+export function openShared(shared: SharedFileSystem): OpenFileSystem {
+  return shared.kind === 'rafs' ? openImage(shared.image) : openDevice(shared.device)
+}
+
 /** An image: metadata from the mapped bootstrap, data from cache files whose chunks are ready. */
-export function openShared({ image: shared }: SharedFileSystem): OpenFileSystem {
+function openImage(shared: SharedImage): OpenFileSystem {
   const image = openSharedImage(shared)
   return {
     view: image.view,

@@ -34,6 +34,8 @@ export interface CacheConfig {
    * and its RAFS v6 refuses true.
    */
   readonly validate: boolean | undefined
+  /** Whether cached chunks are to stay as the backend has them. Only looked at by who hands the files to somebody else: ours are decompressed. */
+  readonly isCompressed: boolean
   readonly prefetch: PrefetchConfig
 }
 
@@ -83,7 +85,7 @@ export function localfsConfig(directory: string): NydusConfig {
   return {
     id: '',
     backend: { type: 'localfs', blobFile: '', dir: directory, altDirs: [] },
-    cache: { workDir: directory, validate: undefined, prefetch },
+    cache: { workDir: directory, validate: undefined, isCompressed: false, prefetch },
     rafs: { mode: 'direct', batchSize: MiB, validate: false, enableXattr: true, iostatsFiles: false, accessPattern: false, latestReadFiles: false, prefetch },
   }
 }
@@ -139,8 +141,9 @@ function readV1(fields: Fields, { imagePullAuth }: ParseConfigOptions): NydusCon
 function readCache(cache: Fields, files: Fields | undefined, prefetch: PrefetchConfig): CacheConfig {
   const type = cache.string('type', '')
   const validate = cache.has('validate') ? cache.boolean('validate') : undefined
+  const isCompressed = cache.boolean('compressed', false)
   switch (type) {
-    case '': case 'dummycache': return { workDir: undefined, validate, prefetch }
+    case '': case 'dummycache': return { workDir: undefined, validate, isCompressed, prefetch }
     case 'blobcache': case 'filecache': break
     case 'fscache': return cache.refuse('type', 'fscache is not in this version')
     default: return cache.refuse('type', 'must be blobcache, filecache or dummycache')
@@ -148,7 +151,7 @@ function readCache(cache: Fields, files: Fields | undefined, prefetch: PrefetchC
   if (files === undefined) return cache.refuse('filecache', 'is missing (version 1: config)')
   const workDir = files.string('work_dir', '.')
   if (workDir === '') files.refuse('work_dir', 'must not be empty')
-  return { workDir, limits: readLimits(files), encryption: readEncryption(files), validate, prefetch }
+  return { workDir, limits: readLimits(files), encryption: readEncryption(files), validate, isCompressed, prefetch }
 }
 
 function readEncryption(files: Fields): CacheEncryption | undefined {

@@ -1,0 +1,87 @@
+// One device of the kernel's EROFS driver, on the main thread: a blob's cache file, kept open by itself, and the images that know what belongs there.
+
+import { CodedError, hasCode } from '../../core/errors.ts'
+import { BlobMap, fillMap, isComplete, readBlob } from '../../rafs/index.ts'
+import { BlobCache, cacheNames, type ImageBlob } from '../../storage/index.ts'
+import type { MissSource } from '../miss-desk.ts'
+import type { SharedDevice } from './device-file-system.ts'
+
+/** Blobs that are the same bytes in the same cache file: images share a device for them. */
+export function deviceKey(blob: ImageBlob, directory: string): string {
+  const { blobId, entry } = blob.record
+  return JSON.stringify([directory, blobId, entry.chunkCount, entry.uncompressedSize])
+}
+
+/** Fetches for a device what is missing, through any image that has the blob. */
+export class DeviceFile implements MissSource {
+  readonly key: string
+  /** Bytes. */
+  readonly size: number
+  readonly #name: string
+  readonly #map: BlobMap
+  /** Its own: the images that made the file ready may go before it. */
+  readonly #cache: BlobCache | undefined
+  readonly #dataPath: string
+  readonly #blobs = new Set<ImageBlob>()
+
+  constructor(blob: ImageBlob, directory: string) {
+    const { blobId, entry } = blob.record
+    this.key = deviceKey(blob, directory)
+    this.size = entry.uncompressedSize
+    this.#name = blobId
+    this.#map = BlobMap.create(blob.record)
+    this.#dataPath = cacheNames(directory, blobId).data
+    this.#cache = BlobCache.open({ directory, blobId, chunkCount: entry.chunkCount, size: entry.uncompressedSize })
+  }
+
+  /** Name of the file. */
+  get name(): string {
+    return this.#name
+  }
+
+  get shared(): SharedDevice {
+    return { name: this.#name, size: this.size, blob: this.#cache && { fd: this.#cache.dataFd, ready: this.#cache.shared, map: this.#map.memory } }
+  }
+
+  get isUsed(): boolean {
+    return this.#blobs.size > 0
+  }
+
+  /** From now on `blob` is asked for what is missing. */
+  attach(blob: ImageBlob): void {
+    this.#blobs.add(blob)
+  }
+
+  /** `blob`'s image is closed soon. */
+  detach(blob: ImageBlob): void {
+    this.#blobs.delete(blob)
+  }
+
+  /** Learns where the chunks lie, so that workers find what is ready. FORMAT_*, STORAGE_*. */
+  async prepare({ signal }: { readonly signal: AbortSignal }): Promise<void> {
+    for (const blob of this.#blobs) return await fillMap(this.#map, blob, { signal })
+  }
+
+  /** The cache file itself when all of it is there and was verified since this boot: then the kernel needs nobody in between. */
+  get completePath(): string | undefined {
+    const [blob] = this.#blobs
+    return blob !== undefined && this.#cache !== undefined && isComplete(blob, this.#map) ? this.#dataPath : undefined
+  }
+
+  async readInto(_nid: number, offset: number, target: Uint8Array, { signal }: { readonly signal: AbortSignal }): Promise<void> {
+    let unknown: unknown = new CodedError('SERVE_STALE_NODE', 'no image that has this blob is mounted any more')
+    for (const blob of this.#blobs) {
+      try {
+        return await readBlob(blob, this.#map, offset, target, { signal })
+      } catch (error) {
+        if (!hasCode(error, 'FORMAT_INVALID')) throw error
+        unknown = error // another image may know what these chunks should be
+      }
+    }
+    throw unknown
+  }
+
+  async close(): Promise<void> {
+    await this.#cache?.close()
+  }
+}

@@ -1,0 +1,293 @@
+// Images mounted by the kernel's own EROFS driver. It reads metadata from the bootstrap itself, and data from devices: each blob's cache file,
+// served by a FUSE session of ours as one flat file, so that what is missing is fetched and what fails is EIO. A blob that is complete and
+// verified since this boot needs nobody in between: its cache file is the device.
+//
+// Order of a mount: image judged → devices served → written down → mounted. Of an umount: unmounted → crossed out → devices without users
+// dropped. The kernel opens a device once, so a mount stays on what it began with.
+
+import { closeSync, openSync } from 'node:fs'
+import { publish } from '../../core/diagnostics.ts'
+import { CodedError, hasCode } from '../../core/errors.ts'
+import { MAX_OPTION_VALUE, mountFileSystem, unmountFileSystem } from '../../native/mount.ts'
+import { watchDescriptor } from '../../native/poll.ts'
+import type { RafsImage } from '../../rafs/index.ts'
+import type { ImageBlob } from '../../storage/index.ts'
+import { createCounterMemory } from '../counters.ts'
+import { imageFileSystem } from '../daemon/file-system.ts'
+import type { MountInfo } from '../daemon/mounts.ts'
+import { mountedDevice, mountsOn, prepareMountpoint } from '../mountpoint.ts'
+import { dropCopy, kernelBootstrap, readAhead } from './bootstrap-file.ts'
+import { deviceKey, DeviceFile } from './device-file.ts'
+import type { DeviceSession } from './device-session.ts'
+import type { Journal } from './journal.ts'
+import { type CacheForm, refuseUnsuitable } from './suitability.ts'
+import { isAlive, newSuperblock, raiseReadAhead, superblocks } from './superblock.ts'
+import { explainErrno, type Fill, fileioReason } from './transport.ts'
+
+/** An opened image that the kernel is to mount; owned by the mounts once `add` was called. */
+export interface ErofsImage {
+  /** A directory of the host. */
+  readonly mountpoint: string
+  readonly image: RafsImage
+  /** Absolute path of the bootstrap. */
+  readonly source: string
+  readonly config: string
+  readonly shownConfig: object
+  readonly cacheForm: CacheForm
+  readonly fill: Fill
+  readonly warmUp?: (options: { readonly signal: AbortSignal }) => Promise<void>
+}
+
+/** What is asked for. Plain data. */
+export interface ErofsRequest {
+  /** A directory of the host. */
+  readonly mountpoint: string
+  /** Path of the bootstrap. */
+  readonly source: string
+  /** Configuration text as given; may hold credentials. */
+  readonly config: string
+  readonly fill: Fill
+  /** Paths inside the image to fetch ahead. */
+  readonly prefetchFiles?: readonly string[] | undefined
+}
+
+/** Opens an image to be mounted by the kernel: configurations and backends are the business of cli. */
+export type OpenErofs = (request: ErofsRequest, options: { readonly signal: AbortSignal }) => Promise<ErofsImage>
+
+export interface ErofsMountsEnvironment {
+  readonly journal: Journal
+  /** Started at the first mount that needs it. */
+  readonly session: DeviceSession
+  /** Aborted when the daemon ends. */
+  readonly signal: AbortSignal
+  background(task: (options: { readonly signal: AbortSignal }) => Promise<void>): void
+  /** A mount went away without our doing: somebody unmounted it. */
+  gone(mountpoint: string): void
+}
+
+interface Entry {
+  readonly opened: ErofsImage
+  readonly mountedAt: Date
+  readonly device: string
+  readonly superblock: string | undefined
+  readonly uses: readonly { readonly file: DeviceFile; readonly blob: ImageBlob }[]
+  readonly directBlobs: number
+}
+
+const NO_COUNTERS = createCounterMemory(1)
+
+/** LIMIT: an umount waits for reads under way, which wait for the backend: after this long they are failed instead. */
+export const UMOUNT_PATIENCE_MS = 2_000
+
+/** The EROFS mounts of one daemon. */
+export class ErofsMounts {
+  readonly #env: ErofsMountsEnvironment
+  readonly #mounts = new Map<string, Entry>()
+  /** Detached while in use: their users still read. */
+  readonly #detached = new Set<Entry>()
+  readonly #files = new Map<string, DeviceFile>()
+  /** One operation after the other: which superblock is new is told by what there was before. */
+  #turn: Promise<unknown> = Promise.resolve()
+  #endWatch: (() => void) | undefined
+
+  constructor(environment: ErofsMountsEnvironment) {
+    this.#env = environment
+  }
+
+  /** Mounts. @throws FORMAT_UNSUPPORTED with the reason, SERVE_ALREADY_MOUNTED, SERVE_MOUNT; the image is closed then */
+  async add(opened: ErofsImage): Promise<void> {
+    await this.#inTurn(async () => {
+      try {
+        await this.#add(opened)
+      } catch (error) {
+        await opened.image.close()
+        throw error
+      }
+    })
+  }
+
+  /** Unmounts; where it is in use it is detached, and served for its users as long as the daemon lives. @throws SERVE_NOT_MOUNTED, SERVE_MOUNT */
+  async remove(mountpoint: string): Promise<void> {
+    await this.#inTurn(async () => {
+      const entry = this.#mounts.get(mountpoint)
+      if (entry === undefined) throw new CodedError('SERVE_NOT_MOUNTED', `no kernel EROFS of this daemon is mounted on ${mountpoint}`, { mountpoint })
+      await this.#unmount(entry)
+      await this.#forget(entry)
+    })
+  }
+
+  has(mountpoint: string): boolean {
+    return this.#mounts.has(mountpoint)
+  }
+
+  /** For the API. The kernel answers all operations, so that there is nothing to count. */
+  list(): MountInfo[] {
+    return [...this.#mounts.values()].map(({ opened: { mountpoint, image, shownConfig, fill }, mountedAt, directBlobs }) => ({
+      serial: 0, mountpoint, mountedAt, shownConfig, fileSystem: imageFileSystem(image), counters: NO_COUNTERS, accounts: () => undefined, trace: refuseTrace,
+      transport: { requested: fill, chosen: 'fileio', reason: fileioReason(fill), directBlobs },
+    }))
+  }
+
+  /** Unmounts all. What somebody uses is detached, and reads EIO from now on, except from complete blobs. Why something stays mounted, or undefined. */
+  async unmountAll(): Promise<Error | undefined> {
+    await this.#turn.catch(() => {}) // its caller hears of it
+    this.#endWatch?.()
+    this.#endWatch = undefined
+    const results = await Promise.allSettled([...this.#mounts.values()].map((entry) => this.#unmount(entry)))
+    const failed = results.find((result) => result.status === 'rejected')
+    return failed === undefined ? undefined : failed.reason instanceof Error ? failed.reason : new Error(String(failed.reason))
+  }
+
+  /** Closes images and devices: no worker may touch them any more, no read be under way. */
+  async close(): Promise<void> {
+    for (const { opened } of [...this.#mounts.values(), ...this.#detached]) await opened.image.close()
+    for (const file of this.#files.values()) await file.close()
+  }
+
+  async #add(opened: ErofsImage): Promise<void> {
+    const { image, source, cacheForm } = opened
+    this.#env.signal.throwIfAborted()
+    refuseUnsuitable(image, cacheForm)
+    const mountpoint = prepareMountpoint(opened.mountpoint)
+    const there = this.#mounts.get(mountpoint)?.opened
+    if (there !== undefined && there.source === source && there.config === opened.config) return await image.close()
+    if (there !== undefined) throw new CodedError('SERVE_ALREADY_MOUNTED', `something else is mounted on ${mountpoint}: already exists`, { mountpoint })
+    const began = performance.now()
+    const directory = cacheForm.directory! // refuseUnsuitable has seen to that
+    const uses: { file: DeviceFile; blob: ImageBlob }[] = []
+    try {
+      const devices: string[] = []
+      let directBlobs = 0
+      for (const blob of image.blobs) {
+        const file = this.#fileOf(blob, directory)
+        uses.push({ file, blob })
+        const complete = completeDevice(file)
+        if (complete !== undefined) directBlobs++
+        devices.push(complete ?? await this.#env.session.show(file))
+      }
+      const bootstrap = await kernelBootstrap(image, source, directory)
+      try {
+        await this.#mount(mountpoint, bootstrap.path, devices, { opened: { ...opened, mountpoint }, uses, directBlobs })
+      } finally {
+        this.#env.background(async ({ signal }) => {
+          if (!bootstrap.isCopy) await readAhead(bootstrap.path, { signal })
+        })
+        await dropCopy(bootstrap)
+      }
+    } catch (error) {
+      await this.#release(uses)
+      throw asMountError(mountpoint, error)
+    }
+    publish('serve:mount:done', { mountpoint, durationMs: performance.now() - began })
+    this.#afterMount(uses, opened)
+  }
+
+  async #mount(mountpoint: string, bootstrap: string, devices: readonly string[], parts: Pick<Entry, 'opened' | 'uses' | 'directBlobs'>): Promise<void> {
+    const { journal } = this.#env
+    journal.add({ mountpoint, source: bootstrap })
+    try {
+      const before = superblocks()
+      await mountFileSystem({ type: 'erofs', options: [['source', bootstrap], ...devices.map((device) => ['device', device] as const)], target: mountpoint })
+      const superblock = newSuperblock(before)
+      raiseReadAhead(superblock)
+      this.#mounts.set(mountpoint, { ...parts, superblock, mountedAt: new Date(), device: mountedDevice(mountpoint) ?? '' })
+    } catch (error) {
+      journal.remove(mountpoint)
+      throw error
+    }
+    this.#watch()
+  }
+
+  // Nobody waits for these: until a worker knows where chunks lie, this thread answers.
+  #afterMount(uses: Entry['uses'], { warmUp }: ErofsImage): void {
+    this.#env.background(async (options) => {
+      await Promise.allSettled(uses.map(({ file }) => file.prepare(options))) // who reads will hear of a failure
+      if (warmUp) await warmUp(options)
+    })
+  }
+
+  #fileOf(blob: ImageBlob, directory: string): DeviceFile {
+    const key = deviceKey(blob, directory)
+    let file = this.#files.get(key)
+    if (file === undefined) {
+      file = new DeviceFile(blob, directory)
+      this.#files.set(key, file)
+    }
+    file.attach(blob)
+    return file
+  }
+
+  /** Only our own mount: somebody may have mounted something else on top, or unmounted ours. */
+  async #unmount({ opened: { mountpoint }, device }: Entry): Promise<void> {
+    if (mountedDevice(mountpoint) !== device) return
+    try {
+      await unmountFileSystem(mountpoint)
+    } catch (error) {
+      throw asMountError(mountpoint, error)
+    }
+  }
+
+  /** `entry` is not mounted any more. What nobody can use is closed. */
+  async #forget(entry: Entry): Promise<void> {
+    this.#mounts.delete(entry.opened.mountpoint)
+    this.#env.journal.remove(entry.opened.mountpoint)
+    this.#detached.add(entry)
+    for (const one of [...this.#detached]) {
+      if (isAlive(one.superblock)) continue
+      this.#detached.delete(one)
+      await this.#release(one.uses)
+      await one.opened.image.close()
+    }
+  }
+
+  async #release(uses: Entry['uses']): Promise<void> {
+    for (const { file, blob } of uses) {
+      file.detach(blob)
+      if (file.isUsed) continue
+      this.#files.delete(file.key)
+      await this.#env.session.hide(file)
+      await file.close()
+    }
+  }
+
+  #watch(): void {
+    if (this.#endWatch !== undefined) return
+    const fd = openSync('/proc/self/mountinfo', 'r')
+    const end = watchDescriptor(fd, 'priority', () => void this.#inTurn(() => this.#check()))
+    this.#endWatch = () => {
+      end()
+      closeSync(fd)
+    }
+  }
+
+  async #check(): Promise<void> {
+    for (const entry of this.#mounts.values()) {
+      const { mountpoint } = entry.opened
+      if (mountsOn(mountpoint).some(({ device }) => device === entry.device)) continue
+      await this.#forget(entry)
+      this.#env.gone(mountpoint)
+    }
+  }
+
+  async #inTurn<T>(action: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.catch(() => {}).then(action)
+    this.#turn = turn
+    return await turn
+  }
+}
+
+function completeDevice(file: DeviceFile): string | undefined {
+  const path = file.completePath
+  return path !== undefined && Buffer.byteLength(path) <= MAX_OPTION_VALUE ? path : undefined
+}
+
+function refuseTrace(): never {
+  throw new CodedError('SERVE_UNSUPPORTED', 'the kernel reads by itself: nobody can trace a kernel EROFS mount')
+}
+
+function asMountError(mountpoint: string, error: unknown): Error {
+  if (!(error instanceof Error)) return new Error(String(error))
+  if (!hasCode(error, 'NATIVE_SYSCALL') && !('syscall' in error)) return error
+  const why = hasCode(error, 'NATIVE_SYSCALL') ? explainErrno(error.context['errnoName']) : undefined
+  return new CodedError('SERVE_MOUNT', `cannot mount EROFS on ${mountpoint}: ${error.message}${why === undefined ? '' : `: ${why}`}`, { mountpoint }, { cause: error })
+}
