@@ -50,7 +50,7 @@ static void hash_run(Task *task) {
   for (size_t i = 0; i < work->count; i++) {
     const uint8_t *bytes = work->buffer.data + work->slices[i].offset;
     hash_slice(work->digester, bytes, work->slices[i].length, work->digests.data + i * DIGEST_SIZE);
-    work->numbers[i] = crc32c_update(0, bytes, work->slices[i].length);
+    if (work->numbers != NULL) work->numbers[i] = crc32c_update(0, bytes, work->slices[i].length);
   }
 }
 
@@ -63,10 +63,10 @@ static napi_value hash_slices(napi_env env, napi_callback_info info) {
   work->digester = call_int32(&call, 2);
   work->digests = call_bytes(&call, 3);
   Int32s crcs = call_int32s(&call, 4);
-  work->numbers = (uint32_t *)crcs.data;
+  work->numbers = crcs.length > 0 ? (uint32_t *)crcs.data : NULL;
   require_digester(&call, 2, work->digester);
   require(&call, 3, work->digests.length / DIGEST_SIZE >= work->count);
-  require(&call, 4, crcs.length >= work->count);
+  require(&call, 4, crcs.length == 0 || crcs.length >= work->count);
   const int kept[] = {0, 1, 3, 4};
   for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) task_keep(&call, &work->task, kept[i]);
   return task_start(&call, &work->task);

@@ -25,7 +25,7 @@ export interface NativeAddon {
   sha256(bytes: Uint8Array, out: Uint8Array, outOffset: number): void
 
   // --- bulk.c: many files or chunks in one crossing, off the main thread --------------------------------------------------
-  /** slices: [offset, length] pairs into `buffer`. digests: 32 bytes a slice. crcs: one CRC-32C a slice. */
+  /** slices: [offset, length] pairs into `buffer`. digests: 32 bytes a slice. crcs: one CRC-32C a slice, or empty: none is computed. */
   hashSlices(buffer: Uint8Array, slices: Uint32Array, digester: DigesterNumber, digests: Uint8Array, crcs: Uint32Array): Promise<void>
   /**
    * Compresses each slice and lays the results back to back in `out` (at least as long as all slices together).
