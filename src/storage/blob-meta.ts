@@ -17,6 +17,7 @@ import { native } from '../native/load.ts'
 import type { BlobReader } from './backend/backend.ts'
 import type { CacheNames } from './cache/layout.ts'
 import { errnoOf } from './errno.ts'
+import { sharedBytes } from './shared-bytes.ts'
 
 const COMPRESSOR_OF = { none: COMPRESSOR.none, lz4_block: COMPRESSOR.lz4, gzip: COMPRESSOR.gzip, zstd: COMPRESSOR.zstd } as const
 /** COMPAT: the header of a cached file starts at a multiple of this (nydus storage/src/meta/mod.rs). */
@@ -136,7 +137,8 @@ async function decodeRegion(stored: Uint8Array, { compressedSize, compressor, un
 }
 
 function decodeChecked(bytes: Uint8Array, header: Uint8Array, { view, blobIndex }: MetaSource): ChunkInfoArray {
-  const layout = ChunkInfoArray.decode(bytes, view.blobs[blobIndex]!, blobMetaHeader.decode(header))
+  const record = view.blobs[blobIndex]!
+  const layout = ChunkInfoArray.decode(sharedBytes(record.blobId, bytes), record, blobMetaHeader.decode(header))
   crossCheck(view, blobIndex, layout)
   return layout
 }
