@@ -8,7 +8,10 @@ import { eventually, Scratch, startNydusd } from '../support/nydusd.ts'
 import { stormImage } from '../support/storm.ts'
 
 const PROGRAM = path.resolve(import.meta.dirname, '../../bin/nydusd')
-const CGROUPS = '/sys/fs/cgroup'
+/** Where memory is limited: SPEC cgroup-v2.rst, cgroup-v1/memory.rst. */
+const CGROUP = existsSync('/sys/fs/cgroup/memory/memory.limit_in_bytes')
+  ? { directory: '/sys/fs/cgroup/memory', limit: 'memory.limit_in_bytes', events: 'memory.oom_control' }
+  : { directory: '/sys/fs/cgroup', limit: 'memory.max', events: 'memory.events' }
 
 function sameTree(a: string, b: string): void {
   execFileSync('diff', ['-r', a, b], { stdio: 'pipe' })
@@ -54,12 +57,12 @@ describe('nydusd', () => {
 
   it.skipIf(!mayLimitMemory())('keeps less in memory where its cgroup allows less', async () => {
     using scratch = new Scratch()
-    const group = path.join(CGROUPS, `nydus-test-${process.pid}`)
+    const group = path.join(CGROUP.directory, `nydus-test-${process.pid}`)
     mkdirSync(group)
     try {
-      writeFileSync(path.join(group, 'memory.max'), String(160 * 2 ** 20))
+      writeFileSync(path.join(group, CGROUP.limit), String(160 * 2 ** 20))
       await servesWith(scratch, ['sh', '-c', `echo $$ > ${group}/cgroup.procs; exec "$@"`, 'sh'], stormImage(scratch, { cached: false }))
-      expect(readFileSync(path.join(group, 'memory.events'), 'utf8')).toMatch(/oom_kill 0/)
+      expect(readFileSync(path.join(group, CGROUP.events), 'utf8')).toMatch(/oom_kill 0/)
     } finally {
       await eventually(() => { try { rmdirSync(group); return true } catch { return false } }, 'the group is empty')
     }
@@ -69,9 +72,9 @@ describe('nydusd', () => {
 /** Whether this machine lets us make a cgroup (v2) with a memory limit. */
 function mayLimitMemory(): boolean {
   try {
-    const probe = path.join(CGROUPS, `nydus-probe-${process.pid}`)
+    const probe = path.join(CGROUP.directory, `nydus-probe-${process.pid}`)
     mkdirSync(probe)
-    const may = existsSync(path.join(probe, 'memory.max'))
+    const may = existsSync(path.join(probe, CGROUP.limit))
     rmdirSync(probe)
     return may
   } catch {

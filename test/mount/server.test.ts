@@ -10,7 +10,7 @@ import { eventually, pause, type RunningDaemon, runNydusd, Scratch, startNydusd 
 import { clock } from '../support/readers.ts'
 import { storm, stormImage } from '../support/storm.ts'
 
-/** Daemons at once; the real number with SERVER_DAEMONS=100. */
+/** Daemons at once. */
 const DAEMONS = Number(process.env['SERVER_DAEMONS'] ?? 100)
 const CASES = ['v6-small-zstd', 'v6-small-none', 'v6-rich-zstd', 'v6-rich-lz4', 'v6-rich-chunk64k', 'v6-small-chunk4k', 'v6-small-sha256-lz4', 'v6-prefetch-fs', 'base-image', 'blob-cache-dir']
 

@@ -59,10 +59,13 @@ export async function storm(scratch: Scratch, image: StormImage, { rounds, threa
   let inflightKills = 0
   const freeze = async (pid: number): Promise<void> => {
     process.kill(pid, 'SIGSTOP') // so that what is under way stays so until the kill
-    await eventually(() => readers.inflight().reads > 0 && readers.inflight().listings > 0, 'requests are under way')
-    await pause(5)
-    const { reads, listings } = readers.inflight()
-    if (reads > 0 && listings > 0) inflightKills++
+    const areUnderWay = (): boolean => readers.inflight().reads > 0 && readers.inflight().listings > 0
+    await eventually(async () => { // and stay so: the signal may have been on its way when they were seen first
+      if (!areUnderWay()) return false
+      await pause(10)
+      return areUnderWay()
+    }, 'requests are under way')
+    inflightKills++
   }
   for (let number = 0; number < rounds; number++) {
     await pause(30 + Math.random() * 120)
