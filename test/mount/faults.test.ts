@@ -70,12 +70,13 @@ const expiredTokens: FaultCase = {
         response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ token: `t${left.size - 1}`, expires_in: 300 }))
         return true
       }
+      const range = rangeOf(request)
+      const lane = range === undefined ? 'other' : image.laneOf(range)
       const token = request.headers.authorization?.replace('Bearer ', '') ?? ''
       const uses = left.get(token) ?? 0
       left.set(token, uses - 1)
-      if (uses > 0) return false
-      const range = rangeOf(request)
-      const lane = range === undefined ? 'other' : image.laneOf(range)
+      // few requests are made, so the first one of each kind meets an expired token whatever its number is
+      if (uses > 0 && (lane === 'other' || hit[lane] > 0)) return false
       if (lane !== 'other') hit[lane]++
       response.writeHead(401, { 'www-authenticate': `Bearer realm="http://${server.host}/token",service="x",scope="repository:a/b:pull"` }).end()
       return true
