@@ -66,7 +66,8 @@ static napi_value crc32_combine_call(napi_env env, napi_callback_info info) {
   Call call = call_begin(env, info, "crc32Combine");
   const int64_t first = call_int64(&call, 0), second = call_int64(&call, 1), length = call_int64(&call, 2);
   if (call.failed) return NULL;
-  return number(env, (int64_t)crc32_combine((uLong)first, (uLong)second, (z_off_t)length));
+  if (length < 0) call_fail(&call, 2, "a number of bytes"); // zlib would count down from there for ever
+  return call.failed ? NULL : number(env, (int64_t)crc32_combine((uLong)first, (uLong)second, (z_off_t)length));
 }
 
 void deflate_register(napi_env env, napi_value exports) {
