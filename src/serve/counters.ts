@@ -83,8 +83,25 @@ export function cacheHits(memory: SharedArrayBuffer): number {
   return summed(memory)(CACHE_HITS)
 }
 
+/** SPEC: spec-surface.md F.1. */
+export interface FsIoStats {
+  readonly files_account_enabled: boolean
+  readonly access_pattern_enabled: boolean
+  readonly record_latest_read_files_enabled: boolean
+  readonly measure_latency: boolean
+  readonly id: string
+  readonly nr_opens: number
+  readonly data_read: number
+  readonly block_count_read: readonly number[]
+  readonly fop_hits: readonly number[]
+  readonly fop_errors: readonly number[]
+  /** Microseconds. */
+  readonly fop_cumulative_latency_total: readonly number[]
+  readonly read_latency_dist: readonly number[]
+}
+
 /** Sum over all threads as `GET /api/v1/metrics` prints it. `nr_opens` stays 0 where the kernel opens without asking (connection.ts). */
-export function fsIoStats(memory: SharedArrayBuffer, id: string, watched?: { readonly files: boolean; readonly pattern: boolean; readonly latest: boolean }): object {
+export function fsIoStats(memory: SharedArrayBuffer, id: string, watched?: { readonly files: boolean; readonly pattern: boolean; readonly latest: boolean }): FsIoStats {
   const sum = summed(memory)
   const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, i) => sum(from + i))
   return {

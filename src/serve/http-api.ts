@@ -7,6 +7,7 @@ import { CodedError, isCoded } from '../core/errors.ts'
 import { filesOf, patternOf, traceOf } from './api/accesses.ts'
 import { allMetrics, cacheStats, changeableConfig, collection, describe, fsStats, inflightRequest, type ProgramVersion, superBlockOf } from './api/documents.ts'
 import { cacheOf, erofsRequest, imageOf, mountAt, mountOf, mountpointOf, mountRequest } from './api/instances.ts'
+import { PROMETHEUS_TYPE, prometheusText } from './api/prometheus.ts'
 import { backendChangeOf } from './configure.ts'
 import type { Daemon } from './daemon/daemon.ts'
 
@@ -24,7 +25,8 @@ export interface ApiOptions {
 /** What the API needs of a daemon. */
 export type ApiDaemon = Pick<Daemon, 'id' | 'supervisor' | 'state' | 'takeOver' | 'start' | 'sendState' | 'stop' | 'mounts' | 'addMount' | 'replaceMount' | 'removeMount' | 'inflight'> & Partial<Pick<Daemon, 'addErofs'>>
 
-interface Answer { readonly status: number; readonly body?: unknown }
+/** `text` is sent as it is, `body` as JSON. */
+interface Answer { readonly status: number; readonly body?: unknown; readonly text?: { readonly type: string; readonly content: string } }
 const DONE: Answer = { status: 204 }
 
 /** The API on its socket, or for connections that somebody else accepts; made by `listen` or `attach`, to be closed. */
@@ -91,14 +93,15 @@ async function serve(daemon: ApiDaemon, options: ApiOptions, request: IncomingMe
   } catch (error) {
     answer = failure(statusOf(error), messageOf(error, request.url ?? ''))
   }
-  const text = answer.body === undefined ? undefined : JSON.stringify(answer.body)
-  response.writeHead(answer.status, text === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) })
-  response.end(text)
+  const { type, content } = answer.text ?? { type: 'application/json', content: answer.body === undefined ? undefined : JSON.stringify(answer.body) }
+  response.writeHead(answer.status, content === undefined ? {} : { 'content-type': type, 'content-length': Buffer.byteLength(content) })
+  response.end(content)
 }
 
 type Route = (context: { daemon: ApiDaemon; options: ApiOptions; query: URLSearchParams; body: () => Promise<unknown> }) => Answer | Promise<Answer>
 
-const ROUTES: Readonly<Record<string, Readonly<Record<string, Route>>>> = {
+/** Every path and its methods; openapi.yaml describes them, and a test holds both against each other. */
+export const ROUTES: Readonly<Record<string, Readonly<Record<string, Route>>>> = {
   '/api/v1/daemon': {
     GET: ({ daemon, options }) => ({ status: 200, body: { ...describe(daemon, options.version), backend_collection: collection(daemon) } }),
     PUT: setDaemon,
@@ -144,6 +147,7 @@ const ROUTES: Readonly<Record<string, Readonly<Record<string, Route>>>> = {
     GET: async ({ daemon, query }) => ({ status: 200, body: await traceOf(mountOf(daemon, query)) }),
     DELETE: async ({ daemon, query }) => ({ status: 200, body: await traceOf(mountOf(daemon, query), { stop: true }) }),
   },
+  '/metrics': { GET: ({ daemon, options }) => ({ status: 200, text: { type: PROMETHEUS_TYPE, content: prometheusText(daemon, options.version) } }) },
   '/api/v2/metrics': { GET: ({ daemon }) => ({ status: 200, body: allMetrics(daemon) }) },
   '/api/v1/metrics/inflight': {
     GET: ({ daemon }) => {
