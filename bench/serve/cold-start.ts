@@ -26,7 +26,8 @@ export interface ColdStart {
   readonly prefetchFiles?: string | undefined
   /** More of the daemon's configuration. */
   readonly config?: object | undefined
-  /** Called while the daemon still runs. */
+  /** Called when the daemon is mounted, and at the end while it still runs. */
+  readonly begin?: (apiSocket: string) => void
   readonly before?: (apiSocket: string) => Promise<void>
 }
 
@@ -57,7 +58,7 @@ export class LineProxy implements Disposable {
     this.#control = control
   }
 
-  static async start(registry: string, port: number): Promise<LineProxy> {
+  static async start(registry: string, port = 15_501): Promise<LineProxy> {
     const control = path.join(mkdtempSync(path.join(tmpdir(), 'nydus-proxy-')), 'control')
     const child = spawn('python3', [path.join(import.meta.dirname, '../tools/rtt_proxy.py'), '--listen', `127.0.0.1:${port}`, '--upstream', registry, '--control', control], { stdio: ['ignore', 'inherit', 'inherit'] })
     const proxy = new LineProxy(child, `127.0.0.1:${port}`, control)
@@ -81,7 +82,7 @@ export class LineProxy implements Disposable {
 }
 
 /** Runs it once. Needs root. */
-export async function coldStart(proxy: LineProxy, { server, image, workload, line, prefetchFiles, config = {}, before }: ColdStart): Promise<ColdStartResult> {
+export async function coldStart(proxy: LineProxy, { server, image, workload, line, prefetchFiles, config = {}, begin, before }: ColdStart): Promise<ColdStartResult> {
   const directory = mkdtempSync(path.join(tmpdir(), 'nydus-cold-'))
   const at = (name: string): string => path.join(directory, name)
   for (const name of ['mnt', 'upper', 'work', 'root']) mkdirSync(at(name))
@@ -109,6 +110,10 @@ export async function coldStart(proxy: LineProxy, { server, image, workload, lin
     ], { stdio: 'ignore' })
     while (!isMounted(at('mnt'))) await delay(1)
     const mounted = performance.now()
+    if (begin !== undefined) {
+      while (!existsSync(at('api.sock'))) await delay(1)
+      begin(at('api.sock'))
+    }
     execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', `lowerdir=${at('mnt')},upperdir=${at('upper')},workdir=${at('work')}`, at('root')])
     for (const [type, to] of [['proc', 'proc'], ['devtmpfs', 'dev']] as const) execFileSync('mount', ['-t', type, type, at(`root/${to}`)])
     await run(workload, at('root'))
