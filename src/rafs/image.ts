@@ -1,12 +1,13 @@
 // An opened image: metadata from the bootstrap's bytes, file contents from the blobs through cache and backend.
 
 import path from 'node:path'
+import { BufferPool } from '../core/buffer-pool.ts'
 import { CodedError } from '../core/errors.ts'
 import { MiB } from '../core/units.ts'
 import type { BootstrapView, Inode } from '../format/rafs-v6/bootstrap-view.ts'
 import { machineLimits } from '../native/machine.ts'
 import {
-  BackendMetrics, BlobcacheMetrics, BufferPool, CacheCipher, ChunkMemory, chunkMemoryLimit, ImageBlob, LinkEstimate, ReadyMap, reliable, Scheduler,
+  BackendMetrics, BlobcacheMetrics, CacheCipher, ChunkMemory, chunkMemoryLimit, ImageBlob, LinkEstimate, ReadyMap, reliable, Scheduler,
   type BackendChange, type BlobBackend, type CacheEncryption, type CacheIo, type CacheLimits, type ChunkPlace, type RetryPolicy,
 } from '../storage/index.ts'
 import { openBootstrap, openSharedBootstrap, type OpenBootstrap, type SharedBootstrap } from './bootstrap-source.ts'

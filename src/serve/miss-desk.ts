@@ -2,6 +2,7 @@
 // Every one ends: by its bytes, by its error, by the kernel's INTERRUPT, or by its deadline.
 
 import { publish } from '../core/diagnostics.ts'
+import { BufferPool } from '../core/buffer-pool.ts'
 import { CodedError } from '../core/errors.ts'
 import { native } from '../native/load.ts'
 import { outHeader } from '../wire/fuse/header.ts'
@@ -42,12 +43,15 @@ interface Pending { readonly session: number; readonly controller: AbortControll
 export class MissDesk {
   readonly #pending = new Map<string, Pending>()
   readonly #failed = new FailedReads()
+  readonly #buffers: BufferPool | undefined
   readonly #counters: OperationCounters
   readonly #deadlineMs: number
   #closed = false
   #abandoned = false
 
-  constructor(counters: OperationCounters, deadlineMs = REQUEST_DEADLINE_MS) {
+  /** `repliesAtOnce`: a reply has been sent when `Reply` returns, so that its buffer can be used again. */
+  constructor(counters: OperationCounters, deadlineMs = REQUEST_DEADLINE_MS, { repliesAtOnce = false }: { readonly repliesAtOnce?: boolean } = {}) {
+    this.#buffers = repliesAtOnce ? new BufferPool() : undefined
     this.#counters = counters
     this.#deadlineMs = deadlineMs
   }
@@ -128,10 +132,12 @@ export class MissDesk {
       if (!source) return reply(answer, miss, ERRNO.ESTALE)
       const known = this.#failed.find(miss)
       if (known !== undefined) return reply(answer, miss, known)
-      const message = new Uint8Array(outHeader.size + miss.length)
+      const buffer = this.#buffers?.take(outHeader.size + miss.length)
+      const message = buffer?.subarray(0, outHeader.size + miss.length) ?? new Uint8Array(outHeader.size + miss.length)
       outHeader.encode({ length: message.length, error: 0, uniqueLow: miss.uniqueLow, uniqueHigh: miss.uniqueHigh }, message)
       await source.readInto(miss.nid, miss.offset, message.subarray(outHeader.size), { signal })
       if (!this.#abandoned) answer(message)
+      if (buffer) this.#buffers?.give(buffer)
       return 0
     } catch (error) {
       const errno = errnoOf(error)

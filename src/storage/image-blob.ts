@@ -3,6 +3,7 @@
 // want it, and nobody sees a byte that was not verified.
 
 import { setMaxListeners } from 'node:events'
+import type { BufferPool } from '../core/buffer-pool.ts'
 import { CodedError, isCoded, type ErrorCode } from '../core/errors.ts'
 import { SingleFlight } from '../core/single-flight.ts'
 import { MiB } from '../core/units.ts'
@@ -18,7 +19,6 @@ import type { CacheCipher } from './cache/cipher.ts'
 import type { CacheOwner } from './cache/owners.ts'
 import type { CacheLimits } from './cache/quota.ts'
 import type { ChunkMemory } from './cache/memory.ts'
-import type { BufferPool } from './fetch/buffer-pool.ts'
 import { ChunkFetcher } from './fetch/chunk-fetcher.ts'
 import { Evidence } from './fetch/evidence.ts'
 import { Flight } from './fetch/flight.ts'
@@ -59,7 +59,7 @@ export interface ObtainOptions {
 }
 
 /** LIMIT: distance of reads in a blob that belong to one another, and bytes around a miss (compressed). See fetch/window.ts. */
-const NEAR = 3 * MiB
+const NEAR = 2.5 * MiB
 const LONGEST_WINDOW = 2 * MiB
 /** LIMIT: decompressed bytes on each side of a miss: zeros compress to nothing. */
 const MAX_WINDOW_SIZE = 16 * MiB

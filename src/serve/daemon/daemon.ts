@@ -97,7 +97,7 @@ export class Daemon {
       ended: () => void this.#end({ unmount: false, handOn: false, error: undefined }),
       failed: (error) => options.failed ? options.failed(error) : void this.#end({ unmount: true, handOn: false, error }),
     })
-    this.#desk = new MissDesk(new OperationCounters(this.#pool.counters, options.threads), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS)
+    this.#desk = new MissDesk(new OperationCounters(this.#pool.counters, options.threads), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS, { repliesAtOnce: true })
     this.#accounts = this.#pool.accountant.session(this.#serial)
     this.#mounts = new Mounts({
       session: this.#serial,

@@ -1,6 +1,13 @@
 // A range while it arrives: units that are complete are decoded while the rest is still on its way.
 
+import { MiB } from '../../core/units.ts'
 import type { Range, Unit } from './plan.ts'
+
+/**
+ * LIMIT: decompressed bytes of more than one unit that are decoded at a time: what is wanted lands soon, and buffers stay small enough to be used
+ * again (fresh ones cost V8 a full garbage collection every 64 MiB).
+ */
+const MAX_STEP = 2 * MiB
 
 /** Hands the units of a range on, each once, in stored order, as many at a time as have come while the last ones were being decoded. */
 export class Arriving {
@@ -29,8 +36,9 @@ export class Arriving {
   /** All of it has come. Resolves when everything is decoded. */
   async finish(buffer: Uint8Array): Promise<void> {
     await this.#work
-    if (this.#failure === undefined) await this.#decode(buffer, this.#complete(Number.POSITIVE_INFINITY))
-    else throw this.#failure
+    this.take(buffer, Number.POSITIVE_INFINITY)
+    await this.#work
+    if (this.#failure !== undefined) throw this.#failure
   }
 
   /** It will not come. Resolves when nothing is being decoded any more. */
@@ -57,7 +65,12 @@ export class Arriving {
   #complete(filled: number): readonly Unit[] {
     const { units, offset } = this.#range
     const from = this.#taken
-    while (this.#taken < units.length && units[this.#taken]!.offset + units[this.#taken]!.size - offset <= filled) this.#taken++
+    let size = 0
+    while (this.#taken < units.length && units[this.#taken]!.offset + units[this.#taken]!.size - offset <= filled) {
+      size += units[this.#taken]!.uncompressedSize
+      if (this.#taken > from && size > MAX_STEP) break
+      this.#taken++
+    }
     return units.slice(from, this.#taken)
   }
 }

@@ -1,12 +1,12 @@
 // From the bytes of a range to verified chunks, off the main thread.
 
+import type { BufferPool } from '../../core/buffer-pool.ts'
 import { roundUp } from '../../core/units.ts'
 import { CHUNK_ALIGNMENT, type ChunkInfoArray } from '../../format/blob/chunk-info-array.ts'
 import type { CompressorNumber } from '../../native/addon.ts'
 import { COMPRESSOR } from '../../native/codecs.ts'
 import { native } from '../../native/load.ts'
 import type { ChunkPlace, VerifiedRun } from '../cache/blob-cache.ts'
-import type { BufferPool } from './buffer-pool.ts'
 import type { Evidence, Slice } from './evidence.ts'
 import type { Range, Unit } from './plan.ts'
 

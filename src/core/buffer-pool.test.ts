@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { MiB } from '../../core/units.ts'
+import { MiB } from './units.ts'
 import { BufferPool } from './buffer-pool.ts'
 
 describe('BufferPool', () => {

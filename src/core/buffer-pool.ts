@@ -1,7 +1,7 @@
-// Buffers for ranges that are decoded one after the other. A fresh one for each would be a hundred MiB a second of external memory, and V8 answers
+// Buffers for what is done again and again: ranges that are decoded, answers to reads. A fresh one for each would be a hundred MiB a second of external memory, and V8 answers
 // that with full garbage collections: a third of the main thread's time while an image starts.
 
-import { KiB, MiB } from '../../core/units.ts'
+import { KiB, MiB } from './units.ts'
 
 /** LIMIT: buffers kept for the next range, and their bytes together. */
 const MAX_BUFFERS = 4
