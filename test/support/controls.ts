@@ -44,7 +44,7 @@ export const CONTROLS: readonly Control[] = [
   },
   {
     name: 'ready-before-write', safeguard: 'a chunk is ready only after it was written', file: 'src/storage/cache/blob-cache.ts',
-    code: 'await this.#io.write(this.dataFd, bytes, offset) // 2', replacement: 'for (const { index, offset: at, size } of chunks) this.#ready.publish(index, at, size); await this.#io.write(this.dataFd, bytes, offset)',
+    code: 'await this.#io.write(this.dataFd, this.#cipher?.encrypt(run.bytes) ?? run.bytes, run.offset) // 2', replacement: 'this.#publish(run); await this.#io.write(this.dataFd, run.bytes, run.offset)',
     test: 'src/storage/cache/blob-cache.test.ts', fails: 'BlobCache stops storing for a while when the disk is full, and says so',
   },
   {
