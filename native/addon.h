@@ -122,6 +122,7 @@ void socket_register(napi_env env, napi_value exports);
 void poll_register(napi_env env, napi_value exports);
 void edge_register(napi_env env, napi_value exports);
 void guard_register(napi_env env, napi_value exports);
+void uffd_register(napi_env env, napi_value exports);
 
 // Free this thread's reused contexts; run when a JavaScript thread ends (pool threads live as long as the process).
 void codecs_release_thread(void);

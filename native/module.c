@@ -22,6 +22,7 @@ NAPI_MODULE_INIT() {
   poll_register(env, exports);
   edge_register(env, exports);
   guard_register(env, exports);
+  uffd_register(env, exports);
   napi_add_env_cleanup_hook(env, release_thread, NULL);
   return exports;
 }

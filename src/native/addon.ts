@@ -183,4 +183,16 @@ export interface NativeAddon {
   /** 1 when that has happened, 0 when not, a negative errno for a mapping that is not guarded. */
   guardBroken(mapping: ArrayBuffer): number
   unguardMapping(mapping: ArrayBuffer): number
+
+  // --- uffd.c: page faults of another process; addresses are its own ------------------------------------------------------------------
+  /** Makes a userfaultfd that somebody sent non-blocking. */
+  uffdPrepare(fd: number): number
+  /** Address of the next fault, 0 for an event of another kind, or a negative errno: -11 (EAGAIN) when there is none. */
+  uffdRead(fd: number): number
+  /** Fills whole pages and wakes who waits for them: bytes copied, or a negative errno (-17: they are there already). */
+  uffdCopy(fd: number, address: number, bytes: Uint8Array): number
+  uffdZero(fd: number, address: number, length: number): number
+  /** Touching the pages raises SIGBUS from now on (Linux 6.6). */
+  uffdPoison(fd: number, address: number, length: number): number
+  uffdWake(fd: number, address: number, length: number): number
 }

@@ -161,12 +161,12 @@ describe('nydusd', () => {
     ['a bootstrap that is none', ['--bootstrap', '/proc/version', '--localfs-dir', '/tmp'], /FORMAT_/],
     ['a backend without its bucket', ['--bootstrap', BOOT, '--config', '@s3'], /backend\.s3\.bucket_name is missing/],
     ['an image without a configuration', ['--bootstrap', BOOT], /--config/],
-    ['a service of later versions', ['uffd', '--sock', 's'], /'uffd' is not in this version/],
+    ['a service of later versions', ['nbd', '--sock', 's'], /'nbd' is not in this version/],
   ])('refuses %s with exit 1 and the reason, mounting nothing', async (_what, args, reason) => {
     using scratch = new Scratch()
     const s3 = path.join(scratch.path, 's3.json')
     writeFileSync(s3, JSON.stringify({ version: 2, backend: { type: 's3', s3: {} }, cache: {} }))
-    const end = await runNydusd([...(args[0] === 'uffd' ? [] : ['--mountpoint', scratch.mountpoint]), ...args.map((arg) => arg === '@s3' ? s3 : arg)])
+    const end = await runNydusd([...(args[0] === 'nbd' ? [] : ['--mountpoint', scratch.mountpoint]), ...args.map((arg) => arg === '@s3' ? s3 : arg)])
     expect(end).toMatchObject({ status: 1, stderr: expect.stringMatching(reason) })
     expect(scratch.isMounted()).toBe(false)
   })

@@ -98,7 +98,7 @@ async function run(holder: Holder, greeting: Greeting, { pool, onStart }: RunOpt
   const command = interpret(greeting.argv)
   if ('code' in command) return { code: command.code, text: (command.out ?? command.error ?? '').trimEnd() }
   try {
-    const { end, log } = await serve(absolute(command, greeting.directory), {
+    const { end, log } = await serve({ ...command, values: absolute(command.values, greeting.directory) }, {
       ...(pool && { pool }),
       imagePullAuth: greeting.imagePullAuth,
       failed(error) {

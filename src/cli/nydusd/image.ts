@@ -32,6 +32,12 @@ export function prefetchFilesOf(values: ReadonlyMap<OptionName, string>): string
   return list === undefined ? undefined : byteString(readGiven(list)).split('\n')
 }
 
+/** The image of --bootstrap to be read as a disk: of what no file uses the image may know nothing. @throws CONFIG_INVALID, FORMAT_*, RAFS_NOT_FOUND */
+export async function openDisk(values: ReadonlyMap<OptionName, string>, { signal, imagePullAuth }: OpenOptions): Promise<RafsImage> {
+  const { settings } = await configurationOf(values, imagePullAuth)
+  return await openConfiguredImage(settings, { bootstrap: path.resolve(values.get('bootstrap')!), network: NETWORK, verify: 'where-possible', signal })
+}
+
 /** Opens what the API asks for, or a saved state has. @throws CONFIG_INVALID, SERVE_UNSUPPORTED, FORMAT_*, RAFS_NOT_FOUND */
 export async function openMount(request: MountRequest, { signal, imagePullAuth }: OpenOptions): Promise<MountedFileSystem> {
   if (request.type !== 'Rafs') throw new CodedError('SERVE_UNSUPPORTED', `this version mounts images (rafs) only, not ${request.type}`)

@@ -43,7 +43,7 @@ describe('the nydusd command line', () => {
   })
 
   it('knows the services that come later by name', () => {
-    for (const name of ['uffd', 'singleton', 'nbd']) expect(parse(`${name} --sock s`)).toEqual({ kind: 'later', name })
+    for (const name of ['singleton', 'nbd']) expect(parse(`${name} --sock s`)).toEqual({ kind: 'later', name })
   })
 
   it('explains every option and gives an example', () => {

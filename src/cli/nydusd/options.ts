@@ -21,7 +21,7 @@ export const OPTIONS = [
   { name: 'prefetch-files', value: 'file', group: 'File system', help: 'List of paths to fetch ahead, one a line' },
   { name: 'virtual-mountpoint', short: 'm', value: 'path', group: 'File system', fallback: '/', help: 'Path of the image inside the file system' },
   { name: 'shared-dir', short: 's', value: 'dir', group: 'File system', help: 'Pass a local directory through (a later version)' },
-  { name: 'sock', value: 'path', group: 'File system', help: 'With virtiofs: Unix socket that the virtual machine\'s monitor connects to' },
+  { name: 'sock', short: 'S', value: 'path', group: 'File system', help: 'With virtiofs and uffd: Unix socket that the virtual machine\'s monitor connects to' },
   { name: 'hybrid-mode', group: 'File system', help: 'With virtiofs: images and passed-through directories in one export (always so here)' },
   { name: 'fill', value: 'how', group: 'File system', help: 'With erofs: how data arrives; auto, fileio (devices served by FUSE) or fanotify (not in this version) [default: auto]' },
   { name: 'fuse-threads', alias: 'thread-num', value: 'count', group: 'File system', fallback: '4', help: 'Threads that serve requests, at most; one until more are needed' },
@@ -47,18 +47,21 @@ export type OptionName = (typeof OPTIONS)[number]['name']
 export type Command =
   | { readonly kind: 'help' | 'version' }
   /** `fuse` with a value of `fill`: by the kernel's EROFS driver (`nydusd erofs`). */
-  | { readonly kind: 'fuse' | 'virtiofs'; readonly values: ReadonlyMap<OptionName, string> }
+  | { readonly kind: Service; readonly values: ReadonlyMap<OptionName, string> }
   /** A subcommand of upstream's that this version does not have. */
   | { readonly kind: 'later'; readonly name: string }
   | { readonly kind: 'usage'; readonly message: string }
 
 /** Upstream's other services, and what each will be. */
 const LATER: ReadonlyMap<string, string> = new Map([
-  ['uffd', 'page faults of a virtual machine'],
+  
   ['singleton', 'kernel EROFS over fscache'], ['nbd', 'network block device'],
 ])
 /** Subcommands that serve. */
-const SERVICES: readonly string[] = ['fuse', 'erofs', 'virtiofs']
+const SERVICES = ['fuse', 'virtiofs', 'uffd'] as const
+type Service = (typeof SERVICES)[number]
+/** `erofs` is `fuse` with another way to the kernel. */
+const isService = (word: string): word is Service | 'erofs' => word === 'erofs' || SERVICES.some((service) => service === word)
 const CHOICES: ReadonlyMap<string, readonly string[]> = new Map([
   ['log-level', ['trace', 'debug', 'info', 'warn', 'error']],
   ['failover-policy', ['none', 'resend', 'flush']], ['fill', ['auto', 'fanotify', 'fileio']],
@@ -73,14 +76,14 @@ const REQUIRES: readonly (readonly [OptionName, OptionName])[] = [['id', 'superv
 /** Never throws: what is wrong comes back as `usage`. */
 export function parseArguments(argv: readonly string[]): Command {
   const values = new Map<OptionName, string>()
-  let subcommand: string | undefined
+  let subcommand: Service | 'erofs' | undefined
   for (let i = 0; i < argv.length; i++) {
     const word = argv[i]!
     if (word === '-h' || word === '--help' || (word === 'help' && subcommand === undefined)) return { kind: 'help' }
     if (word === '-V' || word === '--version') return { kind: 'version' }
     if (!word.startsWith('-')) {
-      if (subcommand !== undefined || (!SERVICES.includes(word) && !LATER.has(word))) return { kind: 'usage', message: `unexpected argument '${word}' found` }
-      if (!SERVICES.includes(word)) return { kind: 'later', name: word }
+      if (subcommand !== undefined || (!isService(word) && !LATER.has(word))) return { kind: 'usage', message: `unexpected argument '${word}' found` }
+      if (!isService(word)) return { kind: 'later', name: word }
       subcommand = word
       continue
     }
@@ -95,7 +98,7 @@ export function parseArguments(argv: readonly string[]): Command {
     values.set(row.name, value)
   }
   // COMPAT: an older Kata leaves the word `virtiofs` out
-  const service = subcommand === 'virtiofs' || (subcommand === undefined && values.has('sock')) ? 'virtiofs' : 'fuse'
+  const service = subcommand === 'erofs' ? 'fuse' : subcommand ?? (values.has('sock') ? 'virtiofs' : 'fuse')
   const wrong = complaint(values, service) ?? erofsComplaint(values, subcommand)
   if (wrong !== undefined) return { kind: 'usage', message: wrong }
   for (const row of OPTIONS) if ('fallback' in row && !values.has(row.name)) values.set(row.name, row.fallback)
@@ -132,17 +135,19 @@ function shownName(name: OptionName): string {
 }
 
 /** What makes no sense with the other service. */
-const FOREIGN: Readonly<Record<'fuse' | 'virtiofs', readonly OptionName[]>> = {
+const FOREIGN: Readonly<Record<Service, readonly OptionName[]>> = {
   fuse: ['sock', 'hybrid-mode'], virtiofs: ['mountpoint', 'writable', 'upgrade', 'supervisor', 'failover-policy', 'self-heal', 'server'],
+  uffd: ['mountpoint', 'writable', 'upgrade', 'supervisor', 'failover-policy', 'self-heal', 'server', 'shared-dir', 'hybrid-mode'],
 }
 
-function complaint(values: ReadonlyMap<OptionName, string>, service: 'fuse' | 'virtiofs'): string | undefined {
+function complaint(values: ReadonlyMap<OptionName, string>, service: Service): string | undefined {
   const foreign = FOREIGN[service].find((name) => values.has(name))
   if (foreign !== undefined) return `the argument '${shownName(foreign)}' cannot be used with '${service}'`
   for (const [a, b] of CONFLICTS) if (values.has(a) && values.has(b)) return `the argument '${shownName(a)}' cannot be used with '${shownName(b)}'`
   const missing = REQUIRES.filter(([a, b]) => values.has(a) && !values.has(b)).map(([, b]) => b)
   const place = service === 'fuse' ? 'mountpoint' : 'sock'
   if (!values.has(place)) missing.unshift(place)
+  if (service === 'uffd' && !values.has('bootstrap')) missing.push('bootstrap')
   if (missing.length > 0) return `the following required arguments were not provided:\n${missing.map((name) => `  ${shownName(name)}`).join('\n')}`
   for (const [name, allowed] of CHOICES) {
     const value = [...values].find(([key]) => key === name)?.[1]
@@ -158,7 +163,7 @@ function complaint(values: ReadonlyMap<OptionName, string>, service: 'fuse' | 'v
 }
 
 /** After a usage error, as clap prints it. */
-export const USAGE = 'Usage: nydusd [fuse|erofs] [OPTIONS] --mountpoint <mountpoint>\n       nydusd virtiofs [OPTIONS] --sock <path>'
+export const USAGE = 'Usage: nydusd [fuse|erofs] [OPTIONS] --mountpoint <mountpoint>\n       nydusd virtiofs [OPTIONS] --sock <path>\n       nydusd uffd [OPTIONS] --sock <path> --bootstrap <bootstrap>'
 
 /** `nydusd --help`. */
 export function helpText(): string {
@@ -173,6 +178,7 @@ Subcommands:
   fuse       Serve through FUSE (this is what happens without a subcommand)
   erofs      Let the kernel's own EROFS driver show the image: metadata and cached data never enter user space
   virtiofs   Serve a virtual machine: a vhost-user-fs device on a socket
+  uffd       Serve a virtual machine's page faults: the image as a disk in its memory
 ${[...LATER].map(([name, what]) => `  ${name.padEnd(11)}${what} (not in this version)`).join('\n')}
 
 ${section('File system')}

@@ -7,7 +7,7 @@ import { EXIT, explain } from '../conventions.ts'
 import { versionBlock } from '../version.ts'
 import { helpText, parseArguments, USAGE } from './options.ts'
 import { takePullAuth } from './pull-auth.ts'
-import { type Host, serve, type Values } from './service.ts'
+import { type Host, type Order, serve, type Values } from './service.ts'
 
 /** LIMIT: connections that are being closed may take this long. */
 const EXIT_GRACE_MS = 1000
@@ -24,8 +24,8 @@ export async function nydusd(argv: readonly string[]): Promise<number> {
     return command.code
   }
   try {
-    if (command.has('self-heal') || command.has('server')) throw new CodedError('CONFIG_INVALID', '--self-heal and --server need the launcher: run bin/nydusd itself, not `node bin/nydusd`')
-    const { end, log } = await serve(command, await ownProcess(command))
+    if (command.values.has('self-heal') || command.values.has('server')) throw new CodedError('CONFIG_INVALID', '--self-heal and --server need the launcher: run bin/nydusd itself, not `node bin/nydusd`')
+    const { end, log } = await serve(command, await ownProcess(command.values))
     if (end.stuck) {
       log.write('error', 'a worker hangs in a system call: ending the process the hard way')
       process.kill(process.pid, 'SIGKILL') // process.exit would wait for that thread for ever
@@ -41,15 +41,14 @@ export async function nydusd(argv: readonly string[]): Promise<number> {
 }
 
 /** The values of a command line that serves, or what it prints. */
-export function interpret(argv: readonly string[]): Values | Printed {
+export function interpret(argv: readonly string[]): Order | Printed {
   const command = parseArguments(argv)
   switch (command.kind) {
     case 'help': return { code: EXIT.ok, out: helpText() }
     case 'version': return { code: EXIT.ok, out: `${versionBlock()}\n` }
     case 'usage': return { code: EXIT.usage, error: `error: ${command.message}\n\n${USAGE}\n\nFor more information, try '--help'.\n` }
     case 'later': return { code: EXIT.failed, error: `Error: '${command.name}' is not in this version of nydusd; it serves through FUSE ('nydusd fuse --help')\n` }
-    case 'fuse':
-    case 'virtiofs': return command.values
+    default: return command
   }
 }
 

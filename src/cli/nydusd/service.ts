@@ -34,13 +34,16 @@ export interface Host {
   listenForOrders(orders: { stop(): void; abandon(): void; reopen(): void }): void
 }
 
+/** What a command line asks for. */
+export interface Order { readonly kind: 'fuse' | 'virtiofs' | 'uffd'; readonly values: Values }
+
 /** Runs a daemon to its end. Rejects with what has kept it from starting, then nothing is mounted. */
-export async function serve(values: Values, host: Host): Promise<{ readonly end: DaemonEnd; readonly log: Log }> {
+export async function serve({ kind, values }: Order, host: Host): Promise<{ readonly end: DaemonEnd; readonly log: Log }> {
   refuseLaterOptions(values)
   // SAFETY: parseArguments admits the names of LOG_LEVELS only.
   const log = new Log({ level: values.get('log-level') as LogLevel, file: values.get('log-file'), rotationMiB: Number(values.get('log-rotation-size')), events: host.pool === undefined })
   const stop = new AbortController()
-  const { daemon, begin } = values.has('sock') ? (await import('./virtiofs.ts')).virtiofsService(values, host) : fuseService(values, host)
+  const { daemon, begin } = await serviceOf(kind, values, host)
   host.listenForOrders({
     stop() {
       stop.abort()
@@ -72,6 +75,14 @@ export async function serve(values: Values, host: Host): Promise<{ readonly end:
 export interface Service {
   readonly daemon: ApiDaemon & Pick<Daemon, 'stop' | 'done'>
   begin(signal: AbortSignal): Promise<void>
+}
+
+async function serviceOf(kind: Order['kind'], values: Values, host: Host): Promise<Service> {
+  switch (kind) {
+    case 'fuse': return fuseService(values, host)
+    case 'virtiofs': return (await import('./virtiofs.ts')).virtiofsService(values, host)
+    case 'uffd': return (await import('./uffd.ts')).uffdService(values, host)
+  }
 }
 
 function fuseService(values: Values, host: Host): Service {

@@ -1,15 +1,14 @@
 // The main thread's side of a vhost-user-fs device: its socket, its thread, and the answers to what the thread could not answer alone.
 
 import { rmSync } from 'node:fs'
-import path from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { publish } from '../../core/diagnostics.ts'
-import { CodedError, fromMessage } from '../../core/errors.ts'
+import { fromMessage } from '../../core/errors.ts'
 import { native } from '../../native/load.ts'
-import { ERRNO } from '../errno.ts'
 import type { Owner } from '../fuse/attributes.ts'
 import type { ConnectionPolicy } from '../fuse/connection.ts'
 import type { Miss } from '../fuse/core.ts'
+import { listenOn } from '../unix-listener.ts'
 import type { WorkerMount } from '../worker/messages.ts'
 import type { DeviceStart, FromDevice, ToDevice } from './messages.ts'
 
@@ -114,19 +113,6 @@ export class DeviceHost {
   #fail(error: Error): void {
     if (!this.#stopping) this.#listener.failed(error)
   }
-}
-
-function listenOn(socket: string): number {
-  const name = Buffer.from(path.resolve(socket))
-  const probe = native().unixConnect(name, false)
-  if (probe >= 0) {
-    native().closeFd(probe)
-    throw new CodedError('SERVE_MOUNT', `somebody listens on ${socket} already`, { socket })
-  }
-  if (probe === -ERRNO.ECONNREFUSED) rmSync(socket, { force: true }) // left by a process that was killed
-  const fd = native().unixListen(name, false)
-  if (fd < 0) throw new CodedError('SERVE_MOUNT', `cannot listen on ${socket}: errno ${-fd}`, { socket, errno: -fd })
-  return fd
 }
 
 async function within(ms: number, promise: Promise<unknown>): Promise<boolean> {

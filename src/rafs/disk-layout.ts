@@ -1,9 +1,9 @@
 // What lies where on the flat disk of an image: the bootstrap from block 0, then each blob, decompressed, at the block that its device slot names.
 // SPEC: spec-rafs.md D "export --block"; nydus service/src/block_device.rs.
 
-import { CodedError } from '../../core/errors.ts'
-import { roundUp } from '../../core/units.ts'
-import type { BootstrapView } from '../../format/rafs-v6/bootstrap-view.ts'
+import { CodedError } from '../core/errors.ts'
+import { roundUp } from '../core/units.ts'
+import type { BootstrapView } from '../format/rafs-v6/bootstrap-view.ts'
 
 /** Bytes of a blob on the disk; between the parts are holes. */
 export interface DiskPart { readonly blobIndex: number; readonly offset: number; readonly length: number }
