@@ -159,6 +159,11 @@ export const CONTROLS: readonly Control[] = [
     code: 'if (last < entries) this.#view.setUint8(this.#descriptor(last) + D.inflight, 0)', replacement: 'void last',
     test: 'src/serve/virtiofs/virtqueue.test.ts', fails: 'a queue whose device was killed does not repeat a request that was answered in the moment of the kill',
   },
+  {
+    name: 'mounts-version', safeguard: 'a request that was sent after a mount or an umount was done is answered by a worker that knows of it', file: 'src/serve/worker/loop.ts',
+    code: 'if (Atomics.load(this.#mountsVersion, 0) !== this.#seenMounts) this.#readMessages()', replacement: 'void this.#seenMounts',
+    test: 'src/serve/worker/loop.test.ts', fails: 'the worker loop knows of a mount whose message came before the request, without a wake-up',
+  },
 ]
 
 /** Takes the safeguard of control `name` out of its file. Throws when there is none, or its code does not stand there once. */
