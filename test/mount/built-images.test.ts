@@ -53,12 +53,19 @@ describe('built images', () => {
     ['v6-batch-4k-lz4', 'small', { batchSize: 0x1000, compressor: 'lz4_block', chunkSize: 0x1_0000 }],
     ['v6-chunk16m', 'small', { chunkSize: 0x100_0000, compressor: 'lz4_block' }],
     ['empty-tree', 'empty', {}], ['only-metadata', 'onlymeta', {}],
-    ['whiteout-first-oci', 'child', {}], ['whiteout-first-none', 'child', { whiteoutSpec: 'none' }],
   ]
   it.each(SAME)('writes the very bytes of upstream: %s', async (name, source, options) => {
     const image = await build(directory(source), options)
     expect(Buffer.from(image.bootstrap).equals(fixture(`${name}/image.boot`))).toBe(true)
     if (image.blob !== undefined) expect(image.bytes.equals(fixture(`blobs/${image.blob.blobId}`))).toBe(true)
+  })
+
+  // Their blobs are zstd, whose frames say less here than upstream's (docs/compatibility.md): what counts is what the kernel shows.
+  it.each([['whiteout-first-oci', 'oci'], ['whiteout-first-none', 'none']] as const)('shows what upstream\'s image shows: %s', async (name, whiteoutSpec) => {
+    const image = await build(directory('child'), { whiteoutSpec })
+    using mount = mountErofs(image.bootstrap, new Map([[image.blob!.blobId, image.bytes]]))
+    expect(await differences(loadExpect(name), { walk: () => scanDirectory(mount.mountpoint) })).toEqual([])
+    expect(image.bytes.length).toBeLessThanOrEqual(fixture(`blobs/d30a3cc82ff2ebeec757f41cdeb48ae4d97cf65e93226246af3dfa55ab89c6cd`).length)
   })
 
   it('builds layers over a parent with either form of whiteouts', async () => {

@@ -31,7 +31,7 @@ export interface VerityTree {
 
 /** LIMIT: hashed in one crossing. Stands for whole hash blocks of digests, also of data blocks of 512 bytes. */
 const STRETCH = 4 * MiB
-const FILLER = digestOf(new Uint8Array(VERITY_HASH_BLOCK_SIZE), DIGESTER.sha256)
+const fillerDigest = (): Buffer => digestOf(new Uint8Array(VERITY_HASH_BLOCK_SIZE), DIGESTER.sha256)
 
 /** Hashes the disk in `file` and writes the tree behind it. BUILD_OUTPUT. */
 export async function writeVerity(file: SparseFile, { blockSize, blocks, threads, signal }: VerityOptions): Promise<VerityTree> {
@@ -69,7 +69,7 @@ async function hashLevel(file: SparseFile, below: { readonly offset: number; rea
 }
 
 async function fill(file: SparseFile, from: number, to: number): Promise<void> {
-  const filler = Buffer.alloc(to - from, FILLER)
+  const filler = Buffer.alloc(to - from, fillerDigest())
   await file.write(filler, from)
 }
 
