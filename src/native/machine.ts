@@ -32,6 +32,16 @@ export function machineLimits(read: ReadText = readText, host: MachineLimits = {
   return { processors: Math.max(1, Math.ceil(processors)), memory }
 }
 
+/** LIMIT: a limit that is changed is noticed after this long. To ask takes a dozen files, a millisecond, and a daemon that mounts would ask each time. */
+const REMEMBERED_MS = 10_000
+let remembered: { readonly limits: MachineLimits; readonly until: number } | undefined
+
+/** `machineLimits()`, asked for at most every ten seconds. */
+export function currentMachineLimits(): MachineLimits {
+  if (remembered === undefined || performance.now() > remembered.until) remembered = { limits: machineLimits(), until: performance.now() + REMEMBERED_MS }
+  return remembered.limits
+}
+
 /** The cgroups that hold this process, innermost first, in each mounted hierarchy. Inside a container its own cgroup is the root. */
 function cgroupDirectories(read: ReadText): string[] {
   const found = new Set<string>()

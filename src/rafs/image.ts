@@ -5,7 +5,7 @@ import { BufferPool } from '../core/buffer-pool.ts'
 import { CodedError } from '../core/errors.ts'
 import { MiB } from '../core/units.ts'
 import type { BootstrapView, Inode } from '../format/rafs-v6/bootstrap-view.ts'
-import { machineLimits } from '../native/machine.ts'
+import { currentMachineLimits } from '../native/machine.ts'
 import {
   BackendMetrics, BlobcacheMetrics, CacheCipher, ChunkMemory, chunkMemoryLimit, ImageBlob, LinkEstimate, ReadyMap, reliable, Scheduler,
   type BackendChange, type BlobBackend, type CacheEncryption, type CacheIo, type CacheLimits, type ChunkPlace, type RetryPolicy,
@@ -81,7 +81,7 @@ export class RafsImage {
     this.cacheMetrics = new BlobcacheMetrics(cacheDirectory ?? '')
     this.#backend = reliable(backend, retry, this.backendMetrics)
     const scheduler = new Scheduler({ maxPrefetch: prefetchThreads })
-    const memory = new ChunkMemory(chunkMemoryLimit(machineLimits().memory))
+    const memory = new ChunkMemory(chunkMemoryLimit(currentMachineLimits().memory))
     const cacheOwner = { id, bootstrap: typeof source === 'string' ? path.resolve(source) : undefined }
     const cacheCipher = cacheEncryption && new CacheCipher(cacheEncryption)
     const pool = new BufferPool()
