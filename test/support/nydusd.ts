@@ -122,12 +122,17 @@ async function isIn(state: string, ask: RunningDaemon['ask']): Promise<boolean> 
   }
 }
 
+/** Metrics for Prometheus are text. */
+function isJson(type: string | undefined): boolean {
+  return type === undefined || type.startsWith('application/json')
+}
+
 function askSocket(socketPath: string, method: string, url: string, body: string | undefined): Promise<{ status: number; body: unknown }> {
   return new Promise((resolve, reject) => {
     const sent = request({ socketPath, method, path: url, agent: false, timeout: 5000 }, (response) => {
       let text = ''
       response.setEncoding('utf8').on('data', (part: string) => { text += part })
-        .on('end', () => resolve({ status: response.statusCode ?? 0, body: text === '' ? undefined : JSON.parse(text) }))
+        .on('end', () => resolve({ status: response.statusCode ?? 0, body: text === '' ? undefined : isJson(response.headers['content-type']) ? JSON.parse(text) : text }))
     })
     sent.on('timeout', () => sent.destroy(new Error('the API does not answer')))
     sent.on('error', reject).end(body)
