@@ -20,7 +20,7 @@ export interface Watched {
 export interface TraceEntry { readonly nid: number; readonly offset: number; length: number; readonly at: number }
 
 interface FileStats { total_fops: number; data_read: number; readonly block_count_read: number[]; readonly fop_hits: number[]; readonly fop_errors: number[] }
-interface Pattern { reads: number; readonly firstAt: number }
+interface Pattern { reads: number; firstAt: number }
 
 /** LIMIT: parts of a trace: a program that reads more at its start does not profit from a list any more. */
 const MAX_TRACE = 200_000
@@ -50,8 +50,10 @@ export class MountAccounts {
     if (access.opcode !== FUSE_OP.READ) return
     if (pattern) {
       const known = this.#patterns.get(access.nid)
-      if (known) known.reads++
-      else this.#patterns.set(access.nid, { reads: 1, firstAt: access.at })
+      if (known) {
+        known.reads++
+        known.firstAt = Math.min(known.firstAt, access.at)
+      } else this.#patterns.set(access.nid, { reads: 1, firstAt: access.at })
     }
     if (access.errno !== 0) return
     if (latest) this.#latest.add(access.nid)
@@ -80,9 +82,9 @@ export class MountAccounts {
     return ranges
   }
 
-  /** GET /api/v1/metrics/pattern */
+  /** GET /api/v1/metrics/pattern, by the time of the first read: threads' logs come in portions, and a later one may have what was earlier. */
   pattern(): object[] {
-    return [...this.#patterns].map(([ino, { reads, firstAt }]) => ({
+    return [...this.#patterns].sort(([, a], [, b]) => a.firstAt - b.firstAt).map(([ino, { reads, firstAt }]) => ({
       ino, nr_read: reads, first_access_time_secs: Math.floor(firstAt / 1000), first_access_time_nanos: Math.floor((firstAt % 1000) * 1e6),
     }))
   }
@@ -95,7 +97,7 @@ export class MountAccounts {
 
   /** The trace so far, or undefined when none was begun. */
   trace(): { readonly startedAt: number; readonly entries: readonly TraceEntry[]; readonly lost: number } | undefined {
-    return this.#trace && { startedAt: this.#trace.startedAt, entries: this.#trace.entries, lost: this.#lost }
+    return this.#trace && { startedAt: this.#trace.startedAt, entries: this.#trace.entries.toSorted((a, b) => a.at - b.at), lost: this.#lost }
   }
 
   stopTrace(): void {

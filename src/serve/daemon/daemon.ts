@@ -97,11 +97,11 @@ export class Daemon {
       ended: () => void this.#end({ unmount: false, handOn: false, error: undefined }),
       failed: (error) => options.failed ? options.failed(error) : void this.#end({ unmount: true, handOn: false, error }),
     })
-    this.#desk = new MissDesk(new OperationCounters(this.#pool.counters, options.threads), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS, { repliesAtOnce: true })
+    this.#desk = new MissDesk(new OperationCounters(this.#pool.counters, this.#pool.threads), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS, { repliesAtOnce: true })
     this.#accounts = this.#pool.accountant.session(this.#serial)
     this.#mounts = new Mounts({
       session: this.#serial,
-      desk: this.#desk, accounts: this.#accounts, threads: options.threads, openMount: options.openMount, signal: this.#closing.signal,
+      desk: this.#desk, accounts: this.#accounts, threads: this.#pool.threads, openMount: options.openMount, signal: this.#closing.signal,
       changed: () => this.#keep(), background: (task) => this.background(task),
     })
   }
@@ -270,7 +270,8 @@ export class Daemon {
   }
 
   #loadErofs(): Promise<ErofsService> {
-    const { mountpoint, runDirectory = '/run/nydusd', threads } = this.#options
+    const { mountpoint, runDirectory = '/run/nydusd' } = this.#options
+    const { threads } = this.#pool
     this.#erofsLoading ??= import('../erofs/service.ts').then(({ ErofsService }) => {
       this.#erofs = new ErofsService({
         pool: this.#pool, isPoolShared: this.#options.pool !== undefined, desk: this.#desk, threads, runDirectory, name: path.resolve(mountpoint), signal: this.#closing.signal,

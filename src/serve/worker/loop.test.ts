@@ -9,6 +9,7 @@ import { readIn } from '../../wire/fuse/file.ts'
 import { inHeader, outHeader } from '../../wire/fuse/header.ts'
 import { FUSE_OP } from '../../wire/fuse/opcode.ts'
 import { createAccessMemory } from '../access/access-log.ts'
+import { sharedClock } from '../clock.ts'
 import { createCounterMemory, fsIoStats } from '../counters.ts'
 import { ERRNO } from '../errno.ts'
 import { FileSystemTable } from '../fuse/file-system-table.ts'
@@ -96,7 +97,7 @@ function play(image: ServedFileSystem, script: Row[][], messages: ToWorker[], { 
   serveLoop({
     // SAFETY: the loop uses these calls only.
     native: fake as LoopEnvironment['native'],
-    start: { thread: 0, waitSet: 0, leadership, counters: createCounterMemory(1), accesses: createAccessMemory(1), mountsVersion, owner: { uid: 0, gid: 0 } },
+    start: { thread: 0, waitSet: 0, leadership, counters: createCounterMemory(1), accesses: createAccessMemory(1), mountsVersion, owner: { uid: 0, gid: 0 }, clock: sharedClock() },
     receive: () => inbox.shift(),
     post: (message) => result.posted.push(message),
     open: () => ({ ...image, close() { result.closed++; result.closedAfter = result.replies.length } }),

@@ -7,6 +7,7 @@ import { KiB } from '../../core/units.ts'
 import type { NativeAddon } from '../../native/addon.ts'
 import { outHeader } from '../../wire/fuse/header.ts'
 import { AccessLog } from '../access/access-log.ts'
+import { originOf } from '../clock.ts'
 import { OperationCounters } from '../counters.ts'
 import { ERRNO, errnoOf } from '../errno.ts'
 import { REPLY_SLOT, REQUEST_SLOT } from '../fuse/connection.ts'
@@ -70,6 +71,8 @@ class WorkerLoop {
   readonly #errors = new Int32Array(3)
   readonly #errorsWaiting = this.#errors.subarray(0, 2)
   readonly #mountsVersion: Int32Array
+  /** Added to performance.now(): ms since the epoch. */
+  readonly #origin: number
   #seenMounts = 0
   #replyCount = 0
   #replyAt = 0
@@ -78,6 +81,7 @@ class WorkerLoop {
   #stopped = false
 
   constructor(environment: LoopEnvironment) {
+    this.#origin = originOf(environment.start.clock)
     this.#env = environment
     this.#counters = new OperationCounters(environment.start.counters, environment.start.thread)
     this.#accesses = new AccessLog(environment.start.accesses, environment.start.thread)
@@ -159,7 +163,7 @@ class WorkerLoop {
     const lost = scattered && !this.#copy(core)
     if (lost) core.asMiss(at, length)
     if (lost || outcome === OUTCOME.miss) {
-      this.#env.post({ kind: 'miss', session: cookie, miss: { ...core.miss }, at: performance.timeOrigin + from })
+      this.#env.post({ kind: 'miss', session: cookie, miss: { ...core.miss }, at: this.#origin + from })
       return performance.now()
     }
     if (outcome === OUTCOME.interrupt) this.#env.post({ kind: 'interrupt', session: cookie, uniqueLow: core.miss.uniqueLow, uniqueHigh: core.miss.uniqueHigh })
@@ -168,7 +172,7 @@ class WorkerLoop {
     const counters = core.mounted?.counters ?? this.#counters
     if (outcome === OUTCOME.file) counters.cacheHit()
     counters.record(core.opcode, core.errno, now - from, core.replyLength - outHeader.size)
-    if (counters.isWatched) this.#accesses.append({ session: cookie, ...core.subject(at), length: core.replyLength - outHeader.size, opcode: core.opcode, errno: core.errno, at: performance.timeOrigin + from })
+    if (counters.isWatched) this.#accesses.append({ session: cookie, ...core.subject(at), length: core.replyLength - outHeader.size, opcode: core.opcode, errno: core.errno, at: this.#origin + from })
     return now
   }
 
@@ -208,7 +212,7 @@ class WorkerLoop {
       if (this.#replies[i * REPLY_COLUMNS + REPLY_LENGTH] !== 0) continue
       const [cookie, , at, length] = this.#requests.subarray(this.#answers[i]! * REQUEST_COLUMNS)
       const miss = this.#sessions.get(cookie!)?.core.asMiss(at!, length!)
-      if (miss) this.#env.post({ kind: 'miss', session: cookie!, miss: { ...miss }, at: performance.timeOrigin + performance.now() })
+      if (miss) this.#env.post({ kind: 'miss', session: cookie!, miss: { ...miss }, at: this.#origin + performance.now() })
     }
   }
 

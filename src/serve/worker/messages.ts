@@ -3,6 +3,7 @@
 import type { ErrorMessage } from '../../core/errors.ts'
 import type { SharedImage } from '../../rafs/index.ts'
 import type { SharedDevice } from '../erofs/device-file-system.ts'
+import type { SharedClock } from '../clock.ts'
 import type { Owner } from '../fuse/attributes.ts'
 import type { Connection } from '../fuse/connection.ts'
 import type { Miss } from '../fuse/core.ts'
@@ -20,6 +21,7 @@ export interface WorkerStart {
   /** One Int32: raised with every message about mounts. A worker that sees it changed reads its messages before it serves what it has just read. */
   readonly mountsVersion: SharedArrayBuffer
   readonly owner: Owner
+  readonly clock: SharedClock
 }
 
 /** Cookie of the wake-up in a wait set; sessions have serials from 1. */
@@ -51,7 +53,7 @@ export type FromWorker =
   | { readonly kind: 'ready' }
   /** There is more to do than the workers do. Once, until another one is ready. */
   | { readonly kind: 'wanted' }
-  /** `at`: performance.timeOrigin + now() when the request was read, ms. */
+  /** `at`: ms since the epoch by the shared clock when the request was read, ms. */
   | { readonly kind: 'miss'; readonly session: number; readonly miss: Miss; readonly at: number }
   /** The kernel no longer wants the request with that id. */
   | { readonly kind: 'interrupt'; readonly session: number; readonly uniqueLow: number; readonly uniqueHigh: number }

@@ -6,6 +6,7 @@ import { fromMessage } from '../../core/errors.ts'
 import { native } from '../../native/load.ts'
 import { createAccessMemory } from '../access/access-log.ts'
 import { Accountant } from '../access/accountant.ts'
+import { sharedClock } from '../clock.ts'
 import { createCounterMemory } from '../counters.ts'
 import type { Owner } from '../fuse/attributes.ts'
 import type { Miss } from '../fuse/core.ts'
@@ -49,6 +50,7 @@ export class WorkerPool {
   /** Sessions and mounts being dropped: how many workers have yet to let go, and what happens then. */
   readonly #dropping = new Map<string, Waiting>()
   readonly #mountsVersion = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)
+  readonly #clock = sharedClock()
   #stopping = false
 
   /** One worker starts at once, others when the leader has nobody to hand on to: each costs 8 MiB, and at the start it would only delay the first answer. */
@@ -59,6 +61,11 @@ export class WorkerPool {
     this.#accesses = createAccessMemory(threads)
     this.accountant = new Accountant(this.#accesses, threads)
     this.#start()
+  }
+
+  /** How many there are at most; counters have a block for each, and one for the main thread behind them. */
+  get threads(): number {
+    return this.#threads
   }
 
   /** Announces a session; its serial, from 1. */
@@ -119,7 +126,7 @@ export class WorkerPool {
     const waitSet = native().waitSetCreate()
     const wakeUp = native().eventCreate()
     native().waitSetAdd(waitSet, wakeUp, WAKE_UP, 1)
-    const workerData: WorkerStart = { thread, waitSet, leadership: this.#leadership, counters: this.counters, accesses: this.#accesses, mountsVersion: this.#mountsVersion, owner: this.#owner }
+    const workerData: WorkerStart = { thread, waitSet, leadership: this.#leadership, counters: this.counters, accesses: this.#accesses, mountsVersion: this.#mountsVersion, owner: this.#owner, clock: this.#clock }
     const worker = new Worker(new URL('./thread.js', import.meta.url), { workerData })
     worker.on('message', (message: FromWorker) => this.#hear(thread, message))
     worker.on('error', (error) => this.#fail(error instanceof Error ? error : new Error(String(error))))
