@@ -60,7 +60,7 @@ export interface ObtainOptions {
 
 /** LIMIT: distance of reads in a blob that belong to one another, and bytes around a miss (compressed). See fetch/window.ts. */
 const NEAR = 2.5 * MiB
-const LONGEST_WINDOW = 2 * MiB
+const LONGEST_WINDOW = MiB
 /** LIMIT: decompressed bytes on each side of a miss: zeros compress to nothing. */
 const MAX_WINDOW_SIZE = 16 * MiB
 /** LIMIT: bytes of one request. A larger one would make whoever comes next wait behind it. */
