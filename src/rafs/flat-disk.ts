@@ -108,7 +108,8 @@ export class FlatDisk {
   }
 }
 
-async function fromCache(blob: ImageBlob, { index, offset, size }: ChunkPlace): Promise<Uint8Array> {
+/** A chunk that `obtain` left in the cache. @throws STORAGE_CACHE_IO when it is gone again */
+export async function fromCache(blob: ImageBlob, { index, offset, size }: ChunkPlace): Promise<Uint8Array> {
   const bytes = new Uint8Array(size)
   if (await blob.cache?.read(bytes, offset)) return bytes
   throw new CodedError('STORAGE_CACHE_IO', `chunk ${index} of blob ${blob.record.blobId} vanishes from the cache`, { blobId: blob.record.blobId, chunk: index })

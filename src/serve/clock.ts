@@ -3,6 +3,7 @@
 /** One moment by both clocks, ms. Plain data: made by the main thread, given to its workers. */
 export interface SharedClock { readonly wallMs: number; readonly monotonicMs: number }
 
+/** This moment, for threads that start later. */
 export function sharedClock(): SharedClock {
   return { wallMs: performance.timeOrigin + performance.now(), monotonicMs: monotonicMs() }
 }

@@ -4,7 +4,7 @@ import { CodedError } from '../../core/errors.ts'
 import { MiB } from '../../core/units.ts'
 import { S_IFDIR, S_IFMT } from '../../format/erofs/inode.ts'
 import type { BootstrapView } from '../../format/rafs-v6/bootstrap-view.ts'
-import { diskLayout, type DiskLayout, type DiskPart, type RafsImage } from '../../rafs/index.ts'
+import { diskLayout, type DiskLayout, type DiskPart, fromCache, type RafsImage } from '../../rafs/index.ts'
 import type { ChunkPlace, ImageBlob } from '../../storage/index.ts'
 import { SparseFile } from './sparse-file.ts'
 import { writeVerity, type VerityTree } from './verity.ts'
@@ -83,12 +83,6 @@ function runsOf(window: readonly ChunkPlace[], bytesOf: (place: ChunkPlace) => U
     else runs.push({ offset: place.offset, bytes })
   }
   return runs
-}
-
-async function fromCache(blob: ImageBlob, { index, offset, size }: ChunkPlace): Promise<Uint8Array> {
-  const bytes = new Uint8Array(size)
-  if (await blob.cache?.read(bytes, offset)) return bytes
-  throw new CodedError('STORAGE_CACHE_IO', `chunk ${index} of blob ${blob.record.blobId} vanishes from the cache`, { blobId: blob.record.blobId, chunk: index })
 }
 
 /** What no file uses may be unverifiable (a merge lists used chunks only); what a file uses may not. FORMAT_INVALID. */

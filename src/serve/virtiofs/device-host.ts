@@ -10,6 +10,7 @@ import type { ConnectionPolicy } from '../fuse/connection.ts'
 import type { Miss } from '../fuse/core.ts'
 import { listenOn } from '../unix-listener.ts'
 import type { WorkerMount } from '../worker/messages.ts'
+import { within } from '../worker/pool.ts'
 import type { DeviceStart, FromDevice, ToDevice } from './messages.ts'
 
 /** LIMIT: the thread answers a wake-up between two requests; one that has not after this long is stuck in a system call. */
@@ -112,15 +113,5 @@ export class DeviceHost {
 
   #fail(error: Error): void {
     if (!this.#stopping) this.#listener.failed(error)
-  }
-}
-
-async function within(ms: number, promise: Promise<unknown>): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<false>((resolve) => { timer = setTimeout(() => resolve(false), ms) })
-  try {
-    return await Promise.race([promise.then(() => true), late])
-  } finally {
-    clearTimeout(timer)
   }
 }

@@ -139,6 +139,7 @@ export function bitsOf(map: Uint8Array, count = Math.max(0, map.length - chunkMa
   }
 }
 
+/** Bits that are set in `bits`. */
 export function countBits(bits: Uint8Array): number {
   let found = 0
   for (const byte of bits) for (let rest = byte; rest !== 0; rest &= rest - 1) found++
