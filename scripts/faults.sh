@@ -7,5 +7,5 @@ bash scripts/setup.sh test
 export NYDUS_FAULTS=whole NYDUS_FAULTS_VERBOSE=1
 for round in $(seq "${1:-3}"); do
   echo "round $round"
-  npx vitest run --project system test/mount/faults.test.ts ${NYDUS_FAULT:+-t "$NYDUS_FAULT"}
+  npx vitest run test/mount/faults.test.ts ${NYDUS_FAULT:+-t "$NYDUS_FAULT"}
 done

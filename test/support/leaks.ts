@@ -10,6 +10,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 const GRACE = 5000
 /** What every process of a run has in its environment. */
 const MARK = 'NYDUS_TEST_RUN'
+/** The process that has made the directory. */
+const OWNER = 'NYDUS_TEST_OWNER'
 
 function read(file: string): string {
   try { return readFileSync(file, 'latin1') } catch { return '' } // gone between listing and reading, or not ours to read
@@ -30,8 +32,10 @@ function isDaemonOf(pid: string, directory: string): boolean {
   return read(`/proc/${pid}/environ`).split('\0').includes(`${MARK}=${directory}`) && !read(`/proc/${pid}/cmdline`).includes('vitest')
 }
 
-/** Makes the run's temporary directory; the function returned looks at what is left, and removes it. */
-export function setup(): () => Promise<void> {
+/** Makes the run's temporary directory; the function returned looks at what is left, and removes it. Several projects of one run share one directory. */
+export function setup(): (() => Promise<void>) | undefined {
+  if (process.env[OWNER] === String(process.pid)) return undefined
+  process.env[OWNER] = String(process.pid)
   const before = process.env['TMPDIR']
   // short: sockets live in it
   const directory = mkdtempSync(path.join(tmpdir(), 'nyt-'))

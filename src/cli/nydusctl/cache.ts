@@ -23,6 +23,7 @@ interface Listed {
   readonly owner: { readonly id: string; readonly bootstrap: string | null } | null
 }
 
+/** Prints every blob of the directory, most recently used first. */
 export function listCache({ dir, json }: CacheOptions): void {
   const { blobs, bytes } = inventoryOf(dir)
   const listed = blobs.reverse().map((blob) => describe(dir, blob))
@@ -37,6 +38,7 @@ export function listCache({ dir, json }: CacheOptions): void {
   print(`${listed.length} blobs, ${sizeText(bytes)}\n`)
 }
 
+/** Removes blobs that nobody leases, least recently used first, until `keep` (a size) holds. With `dryRun` says only which. @throws CONFIG_INVALID for a size that is none */
 export function collectGarbage({ dir, json, keep, dryRun }: CacheOptions & { readonly keep: string; readonly dryRun?: true }): void {
   const limit = parseSize(keep, 'keep')
   const { blobs, bytes } = inventoryOf(dir)

@@ -44,6 +44,7 @@ export async function openMount(request: MountRequest, { signal, imagePullAuth }
   return await openImage(request, await parseConfig(request.config, { imagePullAuth }), { signal })
 }
 
+/** Opens an image with settings that are parsed already. @throws FORMAT_*, STORAGE_*, RAFS_NOT_FOUND */
 export async function openImage(request: MountRequest, settings: NydusConfig, { signal }: { readonly signal: AbortSignal }): Promise<MountedFileSystem> {
   const { mountpoint, type, config, prefetchFiles } = request
   const source = path.resolve(request.source)

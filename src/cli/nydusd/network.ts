@@ -35,6 +35,7 @@ export async function rangeFetcherOf(config: RegistryConfig): Promise<RangeFetch
   return mirrors.length === 0 ? origin : mirroredFetcher(mirrors, origin)
 }
 
+/** The HTTP connections of an object store or proxy, with the proxy and certificates of its configuration. @throws CONFIG_INVALID */
 export async function httpClientOf(config: S3Config | OssConfig | HttpProxyConfig): Promise<HttpClient> {
   return new Transport({
     caFiles: config.caCertFiles, certificateDirectories: defaultCertificateDirectories(process.env), insecure: config.skipVerify, env: process.env, proxy: config.proxy, ...timeouts(config),

@@ -54,7 +54,6 @@ export type Command =
 
 /** Upstream's other services, and what each will be. */
 const LATER: ReadonlyMap<string, string> = new Map([
-  
   ['singleton', 'kernel EROFS over fscache'], ['nbd', 'network block device'],
 ])
 /** Subcommands that serve. */

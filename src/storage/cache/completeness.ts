@@ -9,6 +9,7 @@ import { cacheNames } from './layout.ts'
 /** Chunks that the map says are durable, and all of the blob; of the latter only a bound (the next multiple of 8) while its chunk information is not there. */
 export interface Completeness { readonly durable: number; readonly chunks: number; readonly isComplete: boolean }
 
+/** What the files of `blobId` in a cache directory say; a missing or damaged map counts as nothing durable. */
 export function completenessOf(directory: string, blobId: string): Completeness {
   const names = cacheNames(directory, blobId)
   const map = readWhole(names.chunkMap)
