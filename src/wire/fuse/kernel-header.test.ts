@@ -7,6 +7,7 @@ import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { requires } from '../../../test/support/requires.ts'
 import type { Row, Struct } from '../../core/struct.ts'
+import * as change from './change.ts'
 import { fuseDirent, fuseDirentPlus } from './directory.ts'
 import { getxattrIn, getxattrOut, kstatfs, openOut, readIn } from './file.ts'
 import { inHeader, outHeader } from './header.ts'
@@ -22,7 +23,11 @@ const STRUCTS: readonly (readonly [cName: string, table: AnyStruct])[] = [
   ['fuse_attr_out', attrOut], ['fuse_entry_out', entryOut], ['fuse_getattr_in', getattrIn], ['fuse_access_in', accessIn],
   ['fuse_batch_forget_in', batchForgetIn], ['fuse_interrupt_in', interruptIn], ['fuse_open_out', openOut], ['fuse_read_in', readIn],
   ['fuse_kstatfs', kstatfs], ['fuse_getxattr_in', getxattrIn], ['fuse_getxattr_out', getxattrOut], ['fuse_dirent', fuseDirent],
-  ['fuse_direntplus', fuseDirentPlus], ['fuse_notify_inval_entry_out', notifyInvalEntryOut], ['fuse_notify_inval_inode_out', notifyInvalInodeOut],
+  ['fuse_direntplus', fuseDirentPlus], ['fuse_setattr_in', change.setattrIn], ['fuse_mknod_in', change.mknodIn], ['fuse_mkdir_in', change.mkdirIn],
+  ['fuse_rename_in', change.renameIn], ['fuse_rename2_in', change.rename2In], ['fuse_link_in', change.linkIn], ['fuse_open_in', change.openIn],
+  ['fuse_create_in', change.createIn], ['fuse_release_in', change.releaseIn], ['fuse_write_in', change.writeIn], ['fuse_write_out', change.writeOut],
+  ['fuse_fsync_in', change.fsyncIn], ['fuse_fallocate_in', change.fallocateIn], ['fuse_lseek_in', change.lseekIn], ['fuse_lseek_out', change.lseekOut],
+  ['fuse_copy_file_range_in', change.copyFileRangeIn], ['fuse_notify_inval_entry_out', notifyInvalEntryOut], ['fuse_notify_inval_inode_out', notifyInvalInodeOut],
 ]
 
 /** One line a C field. Rows of one C field (its halves) share the first word of their doc. Reserved rows may have been given names since. */
