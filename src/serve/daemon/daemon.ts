@@ -93,7 +93,10 @@ export class Daemon {
     this.#pool = options.pool ?? new WorkerPool(options.threads, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 })
     this.#serial = this.#pool.register({
       miss: (session, miss, at) => this.#mounts.take(session, replyTo(this.#session?.fd ?? -1), miss, at),
-      interrupt: (session, low, high) => this.#desk.interrupt(session, replyTo(this.#session?.fd ?? -1), low, high),
+      request: (_, serial, bytes, at) => this.#mounts.request(replyTo(this.#session?.fd ?? -1), serial, bytes, at),
+      interrupt: (session, low, high) => {
+        if (!this.#mounts.delegated.has(low, high)) this.#desk.interrupt(session, replyTo(this.#session?.fd ?? -1), low, high)
+      },
       ended: () => void this.#end({ unmount: false, handOn: false, error: undefined }),
       failed: (error) => options.failed ? options.failed(error) : void this.#end({ unmount: true, handOn: false, error }),
     })
@@ -310,9 +313,12 @@ export class Daemon {
 
   // Readers wait from here until the next daemon starts. No request of theirs is failed: it is answered, or left to the next one.
   async #handOn({ connection }: FuseSession): Promise<DaemonEnd> {
-    if ((connection.flags2 & FUSE_INIT_FLAG2.HAS_RESEND) !== 0) await this.#desk.abandon()
+    if ((connection.flags2 & FUSE_INIT_FLAG2.HAS_RESEND) !== 0) {
+      this.#mounts.delegated.abandon()
+      await this.#desk.abandon()
+    }
     const stopped = await this.#leavePool()
-    if (!this.#desk.abandoned) await within(DRAIN_MS, this.#desk.drain())
+    if (!this.#desk.abandoned) await within(DRAIN_MS, Promise.all([this.#desk.drain(), this.#mounts.delegated.drain()]))
     this.#closing.abort()
     if (stopped && this.#options.pool) this.#closeSession() // a process that ends keeps it until then
     await within(HANDOVER_CLOSE_MS, Promise.all([...this.#background, this.#mounts.close()]))

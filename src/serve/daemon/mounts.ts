@@ -15,6 +15,7 @@ import type { StaleNames } from '../kernel-names.ts'
 import type { MissDesk, Reply } from '../miss-desk.ts'
 import type { WorkerMount } from '../worker/messages.ts'
 import type { MountedFileSystem, MountRequest, OpenMount } from './file-system.ts'
+import { DelegatedRequests } from './delegated.ts'
 import { canonicalMountpoint, MountTable, type Row, type SavedRow } from './mount-table.ts'
 
 /** What mounts need of their daemon. */
@@ -91,8 +92,18 @@ export class Mounts {
   /** The last operation on each mountpoint: those of one mountpoint follow each other. */
   readonly #turns = new Map<string, Promise<void>>()
 
+  /** Requests that are served on this thread. */
+  readonly delegated: DelegatedRequests
+
   constructor(environment: MountsEnvironment) {
     this.#env = environment
+    this.delegated = new DelegatedRequests({
+      serials: () => [...this.#table].map(({ serial }) => serial),
+      find: (serial) => {
+        const row = this.#table.bySerial(serial)
+        return row && { fileSystem: row.mounted.fileSystem, counters: row.mounted.missCounters, place: { nodeHigh: serial, inoHigh: row.steps.length === 0 ? 0 : serial } }
+      },
+    })
   }
 
   /** Places a file system before the daemon serves. */
@@ -179,6 +190,11 @@ export class Mounts {
     return [...this.#table].map(({ serial, mountedAt, mounted: { mountpoint, shownConfig, fileSystem, counters } }) => ({
       serial, mountpoint, mountedAt, shownConfig, fileSystem, counters, accounts: () => accounts.of(serial), trace: (isOn) => accounts.trace(serial, isOn),
     }))
+  }
+
+  /** Serves a request of a mount that is served here. */
+  request(reply: Reply, serial: number, bytes: Uint8Array, at: number): void {
+    this.delegated.serve(reply, serial, bytes, at)
   }
 
   /** Passes the bytes of a miss on. */

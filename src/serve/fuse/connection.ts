@@ -12,8 +12,8 @@ const MIN_MINOR = 28
 export const MAX_PAGES = 256
 /** Largest READ the kernel sends. */
 export const MAX_READ = MAX_PAGES * 4 * KiB
-/** LIMIT: nothing is ever written, so the smallest value the kernel accepts; it sizes the request slots. */
-const MAX_WRITE = 4 * KiB
+/** LIMIT: sizes the request slots; a page of one that was never that long is never touched. Larger writes gain little: a request costs 20 µs. */
+const MAX_WRITE = 128 * KiB
 /** LIMIT: read-ahead that no task waits for. More than the kernel's 12, so that a sequential reader keeps several chunks in flight. */
 const MAX_BACKGROUND = 64
 
@@ -51,6 +51,9 @@ const WANTED = F.ASYNC_READ | F.EXPORT_SUPPORT | F.DO_READDIRPLUS | F.READDIRPLU
   // POSIX_ACL: without it the kernel asks for both ACLs of every file on every `ls -l`; with it, it caches that there is none.
   | F.POSIX_ACL | F.MAX_PAGES | F.CACHE_SYMLINKS | F.NO_OPENDIR_SUPPORT | F.EXPLICIT_INVAL_DATA | F.INIT_EXT
 
+/** DONT_MASK: whether the umask counts is the directory's business, which may have a default ACL instead. */
+const WANTED_TO_WRITE = F.DONT_MASK
+
 /** ALLOW_IDMAP: containers in a user name space see owners through an idmapped mount; permissions are the kernel's business anyway. */
 const WANTED2 = FUSE_INIT_FLAG2.HAS_RESEND | FUSE_INIT_FLAG2.ALLOW_IDMAP
 
@@ -60,7 +63,7 @@ export function negotiate(init: InitIn, policy: ConnectionPolicy): { connection:
     throw new CodedError('SERVE_MOUNT', `the kernel speaks FUSE ${init.major}.${init.minor}, needed is ${FUSE_KERNEL_VERSION}.${MIN_MINOR} (Linux 4.20) or later`,
       { major: init.major, minor: init.minor })
   }
-  const flags = (init.flags & WANTED) >>> 0
+  const flags = (init.flags & (policy.writable ? WANTED | WANTED_TO_WRITE : WANTED)) >>> 0
   const connection: Connection = {
     xattrs: policy.xattrs,
     writable: policy.writable,

@@ -26,8 +26,9 @@ import { Extents, type ServedFileSystem } from './served-file-system.ts'
  * What became of a request.
  * none: no reply is due. reply: `replyLength` bytes are in the output. file: the header is, and `extents` say which file bytes follow it.
  * miss: a READ (`miss`) whose bytes must be fetched first. interrupt: the request with id `miss.unique*` is no longer wanted.
+ * delegated: it is for file systems that another thread serves: for `mounted`, or for all of them.
  */
-export const OUTCOME = { none: 0, reply: 1, file: 2, miss: 3, interrupt: 4 } as const
+export const OUTCOME = { none: 0, reply: 1, file: 2, miss: 3, interrupt: 4, delegated: 5 } as const
 export type Outcome = (typeof OUTCOME)[keyof typeof OUTCOME]
 
 /** A READ that cannot be answered yet, as plain numbers: it crosses a thread boundary. */
@@ -90,6 +91,7 @@ export class FuseCore {
     if (length < BODY) return OUTCOME.none // not even an id to answer to; the kernel never sends this
     this.opcode = this.#in.getUint32(at + H.opcode, true)
     try {
+      if (this.fileSystems.hasDelegated && this.#isDelegated()) return OUTCOME.delegated
       return this.#dispatch()
     } catch (error) {
       const errno = errnoOf(error)
@@ -122,6 +124,22 @@ export class FuseCore {
     return { serial, nid, offset: this.opcode === FUSE_OP.READ ? this.#offset() : 0 }
   }
 
+  // What leads from a delegated directory to something that is mounted in it is answered here.
+  #isDelegated(): boolean {
+    switch (this.opcode) {
+      case FUSE_OP.INIT: case FUSE_OP.INTERRUPT: case FUSE_OP.DESTROY: return false
+      case FUSE_OP.BATCH_FORGET: return true
+      case FUSE_OP.LOOKUP: {
+        const mounted = this.#fileSystem()
+        return mounted.fs.delegated === true && !this.fileSystems.cross(mounted, this.#in.getUint32(this.#at + H.nodeLow, true), this.#text(BODY))
+      }
+      default: {
+        this.mounted = this.fileSystems.get(this.#in.getUint32(this.#at + H.nodeHigh, true), this.#in.getUint32(this.#at + H.nodeLow, true))
+        return this.mounted?.fs.delegated === true
+      }
+    }
+  }
+
   #dispatch(): Outcome {
     switch (this.opcode) {
       case FUSE_OP.LOOKUP: return this.#lookup()
@@ -136,7 +154,8 @@ export class FuseCore {
       case FUSE_OP.OPENDIR: return this.#open(FOPEN.KEEP_CACHE | FOPEN.CACHE_DIR)
       case FUSE_OP.STATFS: return this.#statfs()
       case FUSE_OP.FORGET: case FUSE_OP.BATCH_FORGET: return OUTCOME.none // no state, nothing to forget
-      case FUSE_OP.RELEASE: case FUSE_OP.RELEASEDIR: case FUSE_OP.ACCESS: case FUSE_OP.DESTROY: return this.#reply(0)
+      case FUSE_OP.RELEASE: case FUSE_OP.RELEASEDIR: case FUSE_OP.ACCESS: case FUSE_OP.DESTROY:
+      case FUSE_OP.FSYNC: case FUSE_OP.FSYNCDIR: case FUSE_OP.SYNCFS: return this.#reply(0) // not "unsupported": the kernel would never ask anybody again
       case FUSE_OP.INTERRUPT: return this.#interrupt()
       case FUSE_OP.INIT: return this.#init()
       case FUSE_OP.SETATTR: case FUSE_OP.SYMLINK: case FUSE_OP.MKNOD: case FUSE_OP.MKDIR: case FUSE_OP.UNLINK: case FUSE_OP.RMDIR:

@@ -37,6 +37,7 @@ export class FileSystemTable {
   readonly #tree: MountTree
   readonly #pseudo: Entry
   #root: Entry
+  #delegated = 0
 
   /**
    * `notified`: whether the kernel is told when something is mounted or unmounted, so that it may keep what it has seen.
@@ -56,6 +57,7 @@ export class FileSystemTable {
     if (fs.view.rootNid > MAX_NID) throw new CodedError('FORMAT_OUT_OF_RANGE', 'root inode lies beyond 128 GiB', { nid: fs.view.rootNid })
     const entry: Entry = { serial, fs, covers: new Map(), inoHigh: steps.length === 0 ? 0 : serial, counters, directory: undefined }
     this.#mounts.set(serial, entry)
+    if (fs.delegated) this.#delegated++
     entry.directory = this.#tree.attach(steps, serial)
     if (steps.length === 0) this.#setRoot(entry)
   }
@@ -67,6 +69,7 @@ export class FileSystemTable {
       this.#tree.detach(directory)
       if (directory === this.#tree.root) this.#setRoot(this.#pseudo)
     }
+    if (this.#mounts.get(serial)?.fs.delegated) this.#delegated--
     this.#mounts.delete(serial)
   }
 
@@ -74,6 +77,11 @@ export class FileSystemTable {
   get(high: number, low: number): Mounted | undefined {
     if (high !== PSEUDO_SERIAL) return this.#mounts.get(high)
     return low === FUSE_ROOT_ID ? this.#root : this.#pseudo
+  }
+
+  /** Whether another thread serves one of them. */
+  get hasDelegated(): boolean {
+    return this.#delegated > 0
   }
 
   /** What node id 1 shows. */

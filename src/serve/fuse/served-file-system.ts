@@ -42,6 +42,8 @@ export interface ServedFileSystem {
   readonly mutable: boolean
   /** What the kernel is told of every file that it opens (FOPEN_*); default: it keeps what it has read. Needs a connection with `opens`. */
   readonly openFlags?: number
+  /** Whether all its requests are served by another thread (daemon/delegated.ts): then only its root is known here. */
+  readonly delegated?: true
   /** Fills `extents` with bytes [offset, offset + length) of `inode`, a range inside the file; false when some of it must be fetched first. */
   locate(inode: Inode, offset: number, length: number, extents: Extents): boolean
 }

@@ -29,6 +29,8 @@ export interface DeviceHostOptions {
 export interface DeviceListener {
   /** Must be answered by `answer(token, ...)`, sooner or later. */
   miss(token: number, miss: Miss, at: number): void
+  /** The same, unless the token is 0: a whole request for a mount that is served here, or (serial 0) for all of these. */
+  request(token: number, serial: number, bytes: Uint8Array, at: number): void
   /** Nobody waits for that answer any more. */
   cancel(token: number): void
   frontEnd(connected: boolean): void
@@ -99,6 +101,7 @@ export class DeviceHost {
   #hear(message: FromDevice): void {
     switch (message.kind) {
       case 'miss': this.#listener.miss(message.token, message.miss, message.at); break
+      case 'request': this.#listener.request(message.token, message.serial, message.bytes, message.at); break
       case 'cancel': this.#listener.cancel(message.token); break
       case 'front-end': this.#listener.frontEnd(message.connected); break
       case 'unmounted':

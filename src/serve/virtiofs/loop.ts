@@ -7,6 +7,7 @@ import { CodedError, isCoded } from '../../core/errors.ts'
 import type { NativeAddon } from '../../native/addon.ts'
 import { inHeader, outHeader } from '../../wire/fuse/header.ts'
 import { OperationCounters } from '../counters.ts'
+import { FUSE_OP } from '../../wire/fuse/opcode.ts'
 import { ERRNO } from '../errno.ts'
 import type { Owner } from '../fuse/attributes.ts'
 import { type ConnectionPolicy, REPLY_SLOT, REQUEST_SLOT } from '../fuse/connection.ts'
@@ -220,11 +221,21 @@ export class DeviceLoop {
     const from = performance.now()
     const length = this.#gather(chain.request)
     const outcome = this.#core.handle(0, length, 0)
+    const at = performance.timeOrigin + from
     if (outcome === OUTCOME.miss) {
-      const token = ++this.#lastToken
-      queue.pending++
-      this.#taken.set(token, { queue: index, epoch: queue.epoch, head: chain.head, reply: chain.reply })
-      this.#post(token, { kind: 'miss', token, miss: { ...this.#core.miss }, at: performance.timeOrigin + from })
+      const token = this.#take(index, queue, chain)
+      this.#post(token, { kind: 'miss', token, miss: { ...this.#core.miss }, at })
+      return
+    }
+    if (outcome === OUTCOME.delegated) {
+      const isAnswered = this.#core.opcode !== FUSE_OP.FORGET && this.#core.opcode !== FUSE_OP.BATCH_FORGET
+      const token = isAnswered ? this.#take(index, queue, chain) : 0
+      const message: FromDevice = { kind: 'request', token, serial: this.#core.mounted?.serial ?? 0, bytes: Uint8Array.from(this.#input.subarray(0, length)), at }
+      if (isAnswered) this.#post(token, message)
+      else {
+        this.#env.post(message)
+        queue.ring.push(chain.head, 0)
+      }
       return
     }
     // FORGET has no reply, but its buffers must come back; an INTERRUPT's request is answered in any case
@@ -233,6 +244,13 @@ export class DeviceLoop {
     const counters = this.#core.mounted?.counters ?? this.#counters
     if (outcome === OUTCOME.file) counters.cacheHit()
     counters.record(this.#core.opcode, this.#core.errno, performance.now() - from, Math.max(0, written - outHeader.size))
+  }
+
+  #take(index: number, queue: DeviceQueue, chain: Chain): number {
+    const token = ++this.#lastToken
+    queue.pending++
+    this.#taken.set(token, { queue: index, epoch: queue.epoch, head: chain.head, reply: chain.reply })
+    return token
   }
 
   // A request that is longer than any that is understood is cut: the core refuses what does not fit its structure.

@@ -28,6 +28,8 @@ export type FromDevice =
   | { readonly kind: 'front-end'; readonly connected: boolean }
   /** `at`: performance.timeOrigin + now() when the request was taken, ms. Every one must be answered. */
   | { readonly kind: 'miss'; readonly token: number; readonly miss: Miss; readonly at: number }
+  /** A whole request for a mount that the main thread serves, or (serial 0) for all of these; token 0: no answer is due. */
+  | { readonly kind: 'request'; readonly token: number; readonly serial: number; readonly bytes: Uint8Array; readonly at: number }
   /** Nobody waits for the answer any more. */
   | { readonly kind: 'cancel'; readonly token: number }
   /** Answer to unmount: descriptors and mappings of the file system are not touched any more. */

@@ -74,6 +74,7 @@ export class VirtiofsDaemon {
     }, {
       // each request is a session of its own: a guest may use a number twice
       miss: (token, miss, at) => this.#mounts.take(token, (message) => device.answer(token, message), miss, at),
+      request: (token, serial, bytes, at) => this.#mounts.request((message) => device.answer(token, message), serial, bytes, at),
       cancel: (token) => this.#desk.cancel(token),
       frontEnd: (connected) => publish('serve:guest:changed', { socket: this.#options.socket, connected }),
       failed: (error) => void this.#end({ error }),

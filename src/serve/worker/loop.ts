@@ -166,9 +166,11 @@ class WorkerLoop {
       this.#env.post({ kind: 'miss', session: cookie, miss: { ...core.miss }, at: this.#origin + from })
       return performance.now()
     }
-    if (outcome === OUTCOME.interrupt) this.#env.post({ kind: 'interrupt', session: cookie, uniqueLow: core.miss.uniqueLow, uniqueHigh: core.miss.uniqueHigh })
+    if (outcome === OUTCOME.delegated) this.#env.post({ kind: 'request', session: cookie, serial: core.mounted?.serial ?? 0, bytes: this.#input.slice(at, at + length), at: this.#origin + from })
+    else if (outcome === OUTCOME.interrupt) this.#env.post({ kind: 'interrupt', session: cookie, uniqueLow: core.miss.uniqueLow, uniqueHigh: core.miss.uniqueHigh })
     else if (outcome !== OUTCOME.none) this.#reply(index, core, fd, outcome === OUTCOME.file)
     const now = performance.now()
+    if (outcome === OUTCOME.delegated) return now // counted where it is served
     const counters = core.mounted?.counters ?? this.#counters
     if (outcome === OUTCOME.file) counters.cacheHit()
     counters.record(core.opcode, core.errno, now - from, core.replyLength - outHeader.size)

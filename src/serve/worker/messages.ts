@@ -48,6 +48,8 @@ export interface WorkerMount {
 export type SharedFileSystem =
   | { readonly kind: 'rafs'; readonly image: SharedImage }
   | { readonly kind: 'device'; readonly device: SharedDevice }
+  /** Served by the main thread. */
+  | { readonly kind: 'delegated' }
 
 export type FromWorker =
   | { readonly kind: 'ready' }
@@ -55,6 +57,8 @@ export type FromWorker =
   | { readonly kind: 'wanted' }
   /** `at`: ms since the epoch by the shared clock when the request was read, ms. */
   | { readonly kind: 'miss'; readonly session: number; readonly miss: Miss; readonly at: number }
+  /** A whole request for a mount that the main thread serves, or (serial 0) for all of these. */
+  | { readonly kind: 'request'; readonly session: number; readonly serial: number; readonly bytes: Uint8Array; readonly at: number }
   /** The kernel no longer wants the request with that id. */
   | { readonly kind: 'interrupt'; readonly session: number; readonly uniqueLow: number; readonly uniqueHigh: number }
   /** The session ended by itself (unmounted, aborted): errno as the device said it. */

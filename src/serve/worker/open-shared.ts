@@ -1,6 +1,7 @@
 // A worker's own view of a file system that the main thread has opened.
 
 import { openSharedImage, type SharedImage } from '../../rafs/index.ts'
+import { delegatedFileSystem } from '../fuse/delegated-file-system.ts'
 import { openDevice } from '../erofs/device-file-system.ts'
 import type { ServedFileSystem } from '../fuse/served-file-system.ts'
 import type { SharedFileSystem } from './messages.ts'
@@ -10,7 +11,11 @@ export type OpenFileSystem = ServedFileSystem & { close(): void }
 
 /** What the main thread shares, as this thread's own. */
 export function openShared(shared: SharedFileSystem): OpenFileSystem {
-  return shared.kind === 'rafs' ? openImage(shared.image) : openDevice(shared.device)
+  switch (shared.kind) {
+    case 'rafs': return openImage(shared.image)
+    case 'device': return openDevice(shared.device)
+    case 'delegated': return { ...delegatedFileSystem(), close() {} }
+  }
 }
 
 /** An image: metadata from the mapped bootstrap, data from cache files whose chunks are ready. */

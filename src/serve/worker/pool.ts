@@ -20,6 +20,8 @@ const STOP_TIMEOUT_MS = 2_000
 /** What a session's owner hears. */
 export interface PoolListener {
   miss(session: number, miss: Miss, at: number): void
+  /** A whole request for a mount that is served here, or (serial 0) for all of these. */
+  request?(session: number, serial: number, bytes: Uint8Array, at: number): void
   interrupt(session: number, uniqueLow: number, uniqueHigh: number): void
   /** The kernel ended the session: it was unmounted or aborted. Once. */
   ended(session: number, errno: number): void
@@ -170,6 +172,7 @@ export class WorkerPool {
         if (!this.#stopping && this.#members.length < this.#threads) this.#start()
         break
       case 'miss': this.#listeners.get(message.session)?.miss(message.session, message.miss, message.at); break
+      case 'request': this.#listeners.get(message.session)?.request?.(message.session, message.serial, message.bytes, message.at); break
       case 'interrupt': this.#listeners.get(message.session)?.interrupt(message.session, message.uniqueLow, message.uniqueHigh); break
       case 'request-error': publish('serve:request:error', message); break
       case 'failed': this.#fail(fromMessage(message.error)); break

@@ -68,6 +68,13 @@ export const batchForgetIn = struct('FuseBatchForgetIn', 8, [
   [ 4, '_dummy',         reserved(4), 'dummy'],
 ])
 
+export const forgetOne = struct('FuseForgetOne', 16, [
+  [ 0, 'nodeLow',        u32, 'nodeid'],
+  [ 4, 'nodeHigh',       u32, 'nodeid: high word'],
+  [ 8, 'countLow',       u32, 'nlookup: lookups that are forgotten'],
+  [12, 'countHigh',      u32, 'nlookup: high word'],
+])
+
 export const interruptIn = struct('FuseInterruptIn', 8, [
   [ 0, 'uniqueLow',      u32, 'unique: of the request that is no longer wanted'],
   [ 4, 'uniqueHigh',     u32, 'unique: high word'],

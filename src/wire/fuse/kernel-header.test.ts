@@ -12,7 +12,7 @@ import { fuseDirent, fuseDirentPlus } from './directory.ts'
 import { getxattrIn, getxattrOut, kstatfs, openOut, readIn } from './file.ts'
 import { inHeader, outHeader } from './header.ts'
 import { FUSE_INIT_FLAG, initIn, initOut } from './init.ts'
-import { accessIn, attr, attrOut, batchForgetIn, entryOut, getattrIn, interruptIn } from './inode.ts'
+import { accessIn, attr, attrOut, batchForgetIn, entryOut, forgetOne, getattrIn, interruptIn } from './inode.ts'
 import { notifyInvalEntryOut, notifyInvalInodeOut } from './notify.ts'
 import { FUSE_NOTIFY, FUSE_OP } from './opcode.ts'
 
@@ -21,7 +21,7 @@ type AnyStruct = Struct<readonly Row[]>
 const STRUCTS: readonly (readonly [cName: string, table: AnyStruct])[] = [
   ['fuse_in_header', inHeader], ['fuse_out_header', outHeader], ['fuse_init_in', initIn], ['fuse_init_out', initOut], ['fuse_attr', attr],
   ['fuse_attr_out', attrOut], ['fuse_entry_out', entryOut], ['fuse_getattr_in', getattrIn], ['fuse_access_in', accessIn],
-  ['fuse_batch_forget_in', batchForgetIn], ['fuse_interrupt_in', interruptIn], ['fuse_open_out', openOut], ['fuse_read_in', readIn],
+  ['fuse_batch_forget_in', batchForgetIn], ['fuse_forget_one', forgetOne], ['fuse_interrupt_in', interruptIn], ['fuse_open_out', openOut], ['fuse_read_in', readIn],
   ['fuse_kstatfs', kstatfs], ['fuse_getxattr_in', getxattrIn], ['fuse_getxattr_out', getxattrOut], ['fuse_dirent', fuseDirent],
   ['fuse_direntplus', fuseDirentPlus], ['fuse_setattr_in', change.setattrIn], ['fuse_mknod_in', change.mknodIn], ['fuse_mkdir_in', change.mkdirIn],
   ['fuse_rename_in', change.renameIn], ['fuse_rename2_in', change.rename2In], ['fuse_link_in', change.linkIn], ['fuse_open_in', change.openIn],
