@@ -8,7 +8,7 @@ const CONTROL = process.env['NYDUS_CONTROL']
 /** What measures times that a reader sees, or the memory of a hundred daemons: these files run alone, one after the other. */
 const ALONE = ['failover', 'self-heal', 'server', 'limits', 'cache'].map((name) => `test/mount/${name}.test.ts`)
 
-const SYSTEM = { pool: 'forks', testTimeout: 180_000, hookTimeout: 120_000, globalSetup: ['test/support/leaks.ts'] } as const
+const SYSTEM = { pool: 'forks' as const, testTimeout: 180_000, hookTimeout: 120_000, globalSetup: ['test/support/leaks.ts'] }
 
 // unit: no root, no network, under a minute. system and system-alone: root, FUSE, EROFS, registries; scripts/test.sh runs all. System tests wait for daemons, disks
 // and registries for half of their time, so one file for each processor halves the run.
