@@ -120,10 +120,20 @@ static napi_value unix_accept(napi_env env, napi_callback_info info) {
   return call.failed ? NULL : result_of(env, accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
 }
 
+static napi_value socket_pair(napi_env env, napi_callback_info info) {
+  Call call = call_begin(env, info, "socketPair");
+  bool packets = call_bool(&call, 0);
+  Int32s ends = call_int32s(&call, 1);
+  if (call.failed) return NULL;
+  if (ends.length < 2) return number(env, -EINVAL);
+  return result_of(env, socketpair(AF_UNIX, (packets ? SOCK_SEQPACKET : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends.data));
+}
+
 void socket_register(napi_env env, napi_value exports) {
   export_function(env, exports, "unixConnect", unix_connect);
   export_function(env, exports, "unixListen", unix_listen);
   export_function(env, exports, "unixAccept", unix_accept);
+  export_function(env, exports, "socketPair", socket_pair);
   export_function(env, exports, "sendFds", send_fds);
   export_function(env, exports, "receiveFds", receive_fds);
 }

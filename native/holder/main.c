@@ -21,7 +21,8 @@ enum { START_ATTEMPTS = 3 };
 enum { STOP_MS = 20000 };
 
 static Server server = {.channel = -1, .lock = -1};
-static int fuse = -1, state = -1, listener = -1;
+static Descriptors kept; // none: no server has begun yet
+static int listener = -1;
 static char *mountpoint, *device, *socket_path;
 static int argument_count;
 static char **arguments;
@@ -50,6 +51,7 @@ static void replace_fd(int *target, int fd) {
 
 static _Noreturn void end(int code) {
   if (listener >= 0 && socket_path != NULL) unlink(socket_path);
+  guest_end();
   exit(code);
 }
 
@@ -59,7 +61,7 @@ static bool is_mounted(void) {
   bool result = false;
   FILE *file = fopen("/proc/self/mountinfo", "re");
   while (file != NULL && !result && fgets(line, sizeof line, file) != NULL)
-    result = sscanf(line, "%*s %*s %63s", found) == 1 && device != NULL && strcmp(found, device) == 0;
+    result = sscanf(line, "%*s %*s %63s", found) == 1 && device != NULL && *device != 0 && strcmp(found, device) == 0;
   if (file != NULL) fclose(file);
   return result;
 }
@@ -75,7 +77,8 @@ static void greet(void) {
   char directory[4096];
   const char *auth = getenv("IMAGE_PULL_AUTH");
   if (getcwd(directory, sizeof directory) == NULL) strcpy(directory, "/");
-  size_t length = (size_t)snprintf(text, sizeof text, "%s%c%d%c%s%c%s", fuse >= 0 ? "restore" : "start", 0, listener >= 0, 0, directory, 0, auth == NULL ? "" : auth) + 1;
+  const char *verb = kept.count > 0 ? "restore" : "start";
+  size_t length = (size_t)snprintf(text, sizeof text, "%s%c%d%c%d%c%s%c%s", verb, 0, listener >= 0, 0, guest_is_listening(), 0, directory, 0, auth == NULL ? "" : auth) + 1;
   for (int i = 0; i < argument_count; i++) {
     size_t size = strlen(arguments[i]) + 1;
     if (length + size > sizeof text) {
@@ -85,8 +88,9 @@ static void greet(void) {
     memcpy(text + length, arguments[i], size);
     length += size;
   }
-  const int fds[2] = {fuse, state};
-  message_send(server.channel, text, length, fds, fuse >= 0 ? 2 : 0); // a server that is gone already is heard of in a moment
+  Descriptors all = kept;
+  for (int i = 0; i < guest_kept()->count && all.count < MAX_DESCRIPTORS; i++) all.fds[all.count++] = guest_kept()->fds[i];
+  message_send(server.channel, text, length, all.fds, kept.count > 0 ? all.count : 0); // a server that is gone already is heard of in a moment
   if (stopping) message_send(server.channel, "stop", 5, NULL, 0);
 }
 
@@ -102,31 +106,33 @@ static void try_server(void) {
 static void server_died(void) {
   server_disconnect(&server);
   clients_server_died();
+  guest_server_died();
   if (running) failures = 0;
   running = false;
   const bool own = server.pid != 0;
   const int status = own ? server_wait(&server) : 1;
   if (stopping) end_alone();
   failures++;
-  if (fuse < 0 && (own || failures >= START_ATTEMPTS)) {
+  if (kept.count == 0 && (own || failures >= START_ATTEMPTS)) {
     if (!own) say("the server ends before it has begun; its log is beside its socket");
     end(status == 0 ? 1 : status);
   }
   int64_t delay = failures == 1 ? 0 : FIRST_DELAY_MS << (failures < 9 ? failures - 2 : 7);
   retry_at = now_ms() + (delay < LAST_DELAY_MS ? delay : LAST_DELAY_MS);
-  if (fuse >= 0) dprintf(2, "nydusd: the server died (status %d), the next one continues\n", status);
+  if (kept.count > 0) dprintf(2, "nydusd: the server died (status %d), the next one continues\n", status);
 }
 
 static void obey(void) {
   const char *verb = message_word(&message, 0);
-  if (strcmp(verb, "keep") == 0 && message.fds[1] >= 0) {
+  if (strcmp(verb, "keep") == 0 && message.got.count > 0) {
     replace_text(&device, message_word(&message, 1));
     replace_text(&mountpoint, message_word(&message, 2));
-    replace_fd(&fuse, message.fds[0]);
-    replace_fd(&state, message.fds[1]);
-  } else if (strcmp(verb, "listen") == 0 && message.fds[0] >= 0) {
+    descriptors_take(&kept, &message, MAX_DESCRIPTORS);
+  } else if (strcmp(verb, "listen") == 0 && message.got.count > 0) {
     replace_text(&socket_path, message_word(&message, 1));
-    replace_fd(&listener, message.fds[0]);
+    replace_fd(&listener, message_take(&message, 0));
+  } else if (strcmp(verb, "guest") == 0 && message.got.count > 0) {
+    guest_serve(message_word(&message, 1), message_take(&message, 0), message_take(&message, 1));
   } else if (strcmp(verb, "running") == 0) {
     running = true;
   } else if (strcmp(verb, "closed") == 0) {
@@ -189,16 +195,19 @@ int main(int argc, char **argv) {
   int signals = signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
   try_server();
   for (;;) {
-    static struct pollfd set[3 + MAX_CLIENTS];
+    enum { GUEST = 3, CLIENTS = GUEST + GUEST_POLLS };
+    static struct pollfd set[CLIENTS + MAX_CLIENTS];
     set[0] = (struct pollfd){.fd = signals, .events = POLLIN};
     set[1] = (struct pollfd){.fd = server.channel, .events = POLLIN};
     set[2] = (struct pollfd){.fd = clients_full() ? -1 : listener, .events = POLLIN};
+    guest_poll(set + GUEST);
     // Without a server nobody reads what clients say: they are not looked at then, else poll would return at once for ever.
-    const int idle = running ? clients_poll(set + 3) : 0;
-    if (poll(set, (nfds_t)(3 + idle), timeout_of()) < 0 && errno != EINTR) return 1;
+    const int idle = running ? clients_poll(set + CLIENTS) : 0;
+    if (poll(set, (nfds_t)(CLIENTS + idle), timeout_of()) < 0 && errno != EINTR) return 1;
     if (set[0].revents != 0) hear_signal(signals);
     if (set[2].revents != 0) clients_accept(listener);
-    if (running) clients_ready(set + 3, idle, server.channel);
+    if (running) clients_ready(set + CLIENTS, idle, server.channel);
+    guest_ready(set + GUEST);
     if (server.channel >= 0 && set[1].revents != 0) hear_server();
     if (stop_at != 0 && now_ms() >= stop_at) end_alone();
     if (server.channel < 0 && retry_at != 0 && now_ms() >= retry_at) try_server();

@@ -154,6 +154,8 @@ export interface NativeAddon {
   /** A listening Unix socket at a path that does not exist yet, or a negative errno. */
   unixListen(path: Uint8Array, packets: boolean): number
   unixAccept(listener: number): number
+  /** Two connected Unix sockets into `ends`; 0 or a negative errno. */
+  socketPair(packets: boolean, ends: Int32Array): number
   /** SCM_RIGHTS over a connected Unix socket descriptor, with at least one byte. Bytes sent, or a negative errno. */
   sendFds(socket: number, bytes: Uint8Array, fds: Int32Array): number
   /** Bytes received (0: the peer closed), or a negative errno. `fds` is filled from its start, the rest is -1; when more came than fit, all are closed and it is -90 (EMSGSIZE). */

@@ -7,36 +7,13 @@ import { connect, type Socket } from 'node:net'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { VECTORS } from '../support/expect.ts'
-import { clock } from '../support/readers.ts'
-import { eventually, pause, type RunningDaemon, runNydusd, Scratch, startNydusd } from '../support/nydusd.ts'
+import { eventually, pause, runNydusd, Scratch, startNydusd } from '../support/nydusd.ts'
+import { isRunning, killServer, serverOf } from '../support/self-heal.ts'
 import { quantile, type StormResult, storm, stormImage, Supervised } from '../support/storm.ts'
 
 const ROUNDS = Number(process.env['STORM_ROUNDS'] ?? 10)
 const BOOT = path.join(VECTORS, 'v6-small-zstd/image.boot')
 const image = (scratch: Scratch): string[] => ['--self-heal', '--bootstrap', BOOT, '--config', scratch.config()]
-
-function childrenOf(pid: number): number[] {
-  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').trim().split(' ').filter((word) => word !== '').map(Number)
-}
-
-/** The server behind a holder. */
-async function serverOf(daemon: RunningDaemon): Promise<number> {
-  await eventually(() => childrenOf(daemon.pid).length === 1, 'there is a server')
-  return childrenOf(daemon.pid)[0]!
-}
-
-async function isRunning(daemon: RunningDaemon): Promise<boolean> {
-  return await daemon.ask('GET', '/api/v1/daemon').then(({ body }) => JSON.stringify(body).includes('"state":"RUNNING"'), () => false)
-}
-
-async function killServer(daemon: RunningDaemon, before: (pid: number) => Promise<void> = async () => {}): Promise<number> {
-  const server = await serverOf(daemon)
-  await before(server)
-  const at = clock()
-  process.kill(server, 'SIGKILL')
-  await eventually(() => isRunning(daemon), 'the next server answers', 30_000)
-  return at
-}
 
 function report(name: string, { operations, gaps, inflightKills }: StormResult): void {
   console.log(`${name}: ${gaps.length} rounds, ${operations} operations, gap p50 ${quantile(gaps, 0.5).toFixed(0)} ms, max ${Math.max(...gaps).toFixed(0)} ms, in flight at ${inflightKills}`)

@@ -1,17 +1,16 @@
 // nydusd virtiofs with a front end of our own: what QEMU does, what another monitor might, and what a hostile one would.
 
-import { createHash } from 'node:crypto'
 import { ftruncateSync, readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { native } from '../../src/native/load.ts'
-import { openOut, readIn } from '../../src/wire/fuse/file.ts'
-import { attr, entryOut } from '../../src/wire/fuse/inode.ts'
+import { openOut } from '../../src/wire/fuse/file.ts'
 import { FUSE_OP } from '../../src/wire/fuse/opcode.ts'
 import { memoryRegion, memoryTable, MESSAGE_VERSION, messageHeader, u64Payload, VHOST_USER, vringFile, vringState } from '../../src/wire/vhost-user/message.ts'
 import { descriptor } from '../../src/wire/virtio/ring.ts'
 import { expectOfCase, VECTORS } from '../support/expect.ts'
 import { FUZZ_TIMEOUT, fuzz } from '../support/fuzz-run.ts'
+import { ENOENT, lookup, read, ROOT, sha256Of, walkTo } from '../support/guest-files.ts'
 import { eventually, type RunningDaemon, runNydusd, Scratch, startNydusd } from '../support/nydusd.ts'
 import { type FrontEndOptions, TestFrontEnd } from '../support/vhost-front-end.ts'
 import { GUEST_BASE } from '../support/virtio-driver.ts'
@@ -20,11 +19,8 @@ const CASE = 'v6-rich-chunk64k'
 const BOOT = path.join(VECTORS, CASE, 'image.boot')
 const files = expectOfCase(CASE)!.filter(({ type, size, path: name }) => type === 'reg' && size! > 0 && /^[\x20-\x7e]*$/.test(name))
 const largest = files.reduce((a, b) => a.size! > b.size! ? a : b)
-/** ENOENT and EINVAL as a reply has them. */
-const [ENOENT, EINVAL] = [-2, -22]
-
-interface Node { readonly low: number; readonly high: number }
-const ROOT: Node = { low: 1, high: 0 }
+/** As a reply has it. */
+const EINVAL = -22
 
 function share(scratch: Scratch): string {
   return path.join(scratch.path, 'fs.sock')
@@ -41,36 +37,6 @@ function connect(scratch: Scratch, options: FrontEndOptions = {}): TestFrontEnd 
   const init = guest.init()
   if (init.error !== 0) throw new Error(`INIT: ${init.error}`)
   return guest
-}
-
-function lookup(guest: TestFrontEnd, name: string, parent: Node = ROOT, options: Parameters<TestFrontEnd['call']>[2] = {}): { error: number; node: Node; size: number } {
-  const { error, body } = guest.call(guest.request(FUSE_OP.LOOKUP, parent, Buffer.from(`${name}\0`)), 16 + entryOut.size, options)
-  if (error !== 0) return { error, node: ROOT, size: 0 }
-  const entry = entryOut.decode(body)
-  if (entry.nodeLow === 0 && entry.nodeHigh === 0) return { error: ENOENT, node: ROOT, size: 0 } // a name that does not exist, and may be remembered as such
-  return { error, node: { low: entry.nodeLow, high: entry.nodeHigh }, size: attr.decode(entry.attr).sizeLow }
-}
-
-function walkTo(guest: TestFrontEnd, file: string, options = {}): { node: Node; size: number } {
-  let at = { node: ROOT, size: 0 }
-  for (const name of file.split('/').filter(Boolean)) {
-    const found = lookup(guest, name, at.node, options)
-    if (found.error !== 0) throw new Error(`${file}: ${found.error}`)
-    at = found
-  }
-  return at
-}
-
-function read(guest: TestFrontEnd, node: Node, offset: number, size: number, options: Parameters<TestFrontEnd['call']>[2] = {}, room = 16 + size): ReturnType<TestFrontEnd['call']> {
-  const body = readIn.encode({ handle: 0n, offsetLow: offset, offsetHigh: 0, size, readFlags: 0, lockOwner: 0n, flags: 0 })
-  return guest.call(guest.request(FUSE_OP.READ, node, body), room, options)
-}
-
-function sha256Of(guest: TestFrontEnd, file: string, options = {}): string {
-  const { node, size } = walkTo(guest, file, options)
-  const hash = createHash('sha256')
-  for (let at = 0; at < size; at += 65_536) hash.update(read(guest, node, at, Math.min(65_536, size - at), options).body)
-  return hash.digest('hex')
 }
 
 describe('nydusd virtiofs', () => {

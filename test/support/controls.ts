@@ -160,6 +160,11 @@ export const CONTROLS: readonly Control[] = [
     test: 'src/serve/virtiofs/virtqueue.test.ts', fails: 'a queue whose device was killed does not repeat a request that was answered in the moment of the kill',
   },
   {
+    name: 'device-record', safeguard: 'a request that a killed device had taken and not answered is done by its successor', file: 'src/serve/virtiofs/device.ts',
+    code: 'if (this.#options.recorded) this.#inflight ??=', replacement: 'if (Number(index) > MAX_QUEUES) this.#inflight ??=',
+    test: 'src/serve/virtiofs/device.test.ts', fails: 'the successor of a device does again what was taken and not given back, then what has come since, and nothing twice',
+  },
+  {
     name: 'mounts-version', safeguard: 'a request that was sent after a mount or an umount was done is answered by a worker that knows of it', file: 'src/serve/worker/loop.ts',
     code: 'if (Atomics.load(this.#mountsVersion, 0) !== this.#seenMounts) this.#readMessages()', replacement: 'void this.#seenMounts',
     test: 'src/serve/worker/loop.test.ts', fails: 'the worker loop knows of a mount whose message came before the request, without a wake-up',

@@ -8,7 +8,7 @@ import { inHeader, outHeader } from '../../src/wire/fuse/header.ts'
 import { FUSE_INIT_FLAG, initIn } from '../../src/wire/fuse/init.ts'
 import { FUSE_OP } from '../../src/wire/fuse/opcode.ts'
 import {
-  MESSAGE_F, MESSAGE_VERSION, memoryRegion, memoryTable, messageHeader, PROTOCOL_F, u64Payload, VHOST_USER, VHOST_USER_F_PROTOCOL_FEATURES, vringAddress, vringFile,
+  inflight, MESSAGE_F, MESSAGE_VERSION, memoryRegion, memoryTable, messageHeader, PROTOCOL_F, u64Payload, VHOST_USER, VHOST_USER_F_PROTOCOL_FEATURES, vringAddress, vringFile,
   vringState,
 } from '../../src/wire/vhost-user/message.ts'
 import { VIRTIO_F } from '../../src/wire/virtio/ring.ts'
@@ -30,25 +30,44 @@ export interface FrontEndOptions {
   readonly eventIndex?: boolean
   readonly replyAck?: boolean
   readonly memorySlots?: boolean
+  /** Gets a record of requests under way from the device, for `reconnect`. */
+  readonly inflight?: boolean
 }
 
 /** One connection to a device. */
 export class TestFrontEnd implements Disposable {
-  readonly socket: number
+  socket = -1
   readonly memory: DriverMemory
   readonly queues: DriverQueue[]
   readonly options: Required<FrontEndOptions>
   #unique = 0
   #needReply = 0
   #closed = false
+  readonly #path: string
+  /** Descriptors that came with answers. */
+  readonly #received: number[] = []
+  #record: { readonly payload: Buffer; readonly fd: number } | undefined
 
   constructor(path: string, options: FrontEndOptions = {}) {
-    this.options = { memoryBytes: 2 ** 24, queueSize: 64, requestQueues: 1, eventIndex: true, replyAck: true, memorySlots: false, ...options }
-    this.socket = native().unixConnect(Buffer.from(path), false)
-    if (this.socket < 0) throw new Error(`cannot connect: errno ${-this.socket}`)
+    this.options = { memoryBytes: 2 ** 24, queueSize: 64, requestQueues: 1, eventIndex: true, replyAck: true, memorySlots: false, inflight: false, ...options }
+    this.#path = path
+    this.#connect()
     this.memory = new DriverMemory(this.options.memoryBytes)
     this.queues = Array.from({ length: 1 + this.options.requestQueues }, () => new DriverQueue(this.memory, this.options.queueSize))
     for (const queue of this.queues) queue.eventIndex = this.options.eventIndex
+  }
+
+  #connect(): void {
+    this.socket = native().unixConnect(Buffer.from(this.#path), false)
+    if (this.socket < 0) throw new Error(`cannot connect: errno ${-this.socket}`)
+  }
+
+  /** The device is gone, with requests under way; the next one gets everything, and the record. SPEC: vhost-user.rst, "Inflight I/O tracking": queues begin at their used index. */
+  reconnect(): void {
+    closeSync(this.socket)
+    this.#needReply = 0
+    this.#connect()
+    this.start()
   }
 
   /** One message; with `needReply`, or for requests that are answered anyway, `ask` returns the answer's payload. */
@@ -82,12 +101,14 @@ export class TestFrontEnd implements Disposable {
     const bytes = Buffer.alloc(length)
     const end = Date.now() + ANSWER_MS
     for (let have = 0; have < length;) {
-      const size = native().receiveFds(this.socket, bytes.subarray(have), new Int32Array(8))
+      const fds = new Int32Array(8)
+      const size = native().receiveFds(this.socket, bytes.subarray(have), fds)
       if (size === -constants.errno.EAGAIN && Date.now() < end) {
         pauseFor(1)
         continue
       }
       if (size <= 0) throw new Error('closed')
+      this.#received.push(...fds.filter((fd) => fd >= 0))
       have += size
     }
     return bytes
@@ -98,6 +119,7 @@ export class TestFrontEnd implements Disposable {
     const features = u64Payload.decode(this.ask(VHOST_USER.GET_FEATURES)).value
     const offered = u64Payload.decode(this.ask(VHOST_USER.GET_PROTOCOL_FEATURES)).value
     const wanted = bit(PROTOCOL_F.MQ) | (this.options.replyAck ? bit(PROTOCOL_F.REPLY_ACK) : 0n) | (this.options.memorySlots ? bit(PROTOCOL_F.CONFIGURE_MEM_SLOTS) : 0n)
+      | (this.options.inflight ? bit(PROTOCOL_F.INFLIGHT_SHMFD) : 0n)
     if ((offered & wanted) !== wanted) throw new Error(`protocol features ${offered.toString(16)}`)
     this.send(VHOST_USER.SET_PROTOCOL_FEATURES, u64Payload.encode({ value: wanted }))
     if (this.options.replyAck) this.#needReply = MESSAGE_F.NEED_REPLY
@@ -106,7 +128,20 @@ export class TestFrontEnd implements Disposable {
     const accepted = features & (bit(VHOST_USER_F_PROTOCOL_FEATURES) | bit(VIRTIO_F.VERSION_1) | bit(VIRTIO_F.INDIRECT_DESC) | (this.options.eventIndex ? bit(VIRTIO_F.EVENT_IDX) : 0n))
     this.#expect(this.do(VHOST_USER.SET_FEATURES, u64Payload.encode({ value: accepted })))
     this.shareMemory()
-    for (const index of this.queues.keys()) this.startQueue(index)
+    if (this.options.inflight) this.#shareRecord()
+    for (const [index, queue] of this.queues.entries()) this.startQueue(index, queue.usedIndex)
+  }
+
+  #shareRecord(): void {
+    if (this.#record) {
+      this.#expect(this.do(VHOST_USER.SET_INFLIGHT_FD, this.#record.payload, [this.#record.fd]))
+      return
+    }
+    const payload = this.ask(VHOST_USER.GET_INFLIGHT_FD, inflight.encode({ size: 0, offset: 0, queues: this.queues.length, queueSize: this.options.queueSize }))
+    const fd = this.#received.pop()
+    if (fd === undefined) throw new Error('a record without its memory')
+    this.#record = { payload, fd }
+    this.#expect(this.do(VHOST_USER.SET_INFLIGHT_FD, payload, [fd]))
   }
 
   shareMemory(): void {
@@ -189,6 +224,7 @@ export class TestFrontEnd implements Disposable {
     if (this.#closed) return
     this.#closed = true
     closeSync(this.socket)
+    for (const fd of [...this.#received, ...this.#record ? [this.#record.fd] : []]) closeSync(fd)
     for (const queue of this.queues) queue.close()
     this.memory[Symbol.dispose]()
   }

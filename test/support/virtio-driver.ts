@@ -83,6 +83,11 @@ export class DriverQueue {
     return this.#availableIndex
   }
 
+  /** As the device has written it: what it has given back. */
+  get usedIndex(): number {
+    return this.memory.bytes.readUInt16LE(this.used + usedHead.offsetOf.index)
+  }
+
   writeDescriptor(index: number, { address, length, flags, next }: RawDescriptor, at = this.descriptors): void {
     descriptor.encode({ addressLow: address % 2 ** 32, addressHigh: Math.floor(address / 2 ** 32), length, flags, next }, this.memory.bytes, at + index * descriptor.size)
   }
@@ -108,8 +113,7 @@ export class DriverQueue {
 
   /** The next used element, undefined when there is none. With event indexes the device is asked to signal the one after it. */
   takeUsed(): { id: number; length: number } | undefined {
-    const index = this.memory.bytes.readUInt16LE(this.used + usedHead.offsetOf.index)
-    if (index === this.#usedIndex) return undefined
+    if (this.usedIndex === this.#usedIndex) return undefined
     const element = usedElement.decode(this.memory.bytes, this.used + usedHead.size + usedElement.size * (this.#usedIndex % this.size))
     this.#usedIndex = (this.#usedIndex + 1) & 0xffff
     this.memory.bytes.writeUInt16LE(this.#usedIndex, this.available + availHead.size + AVAIL_ENTRY * this.size)

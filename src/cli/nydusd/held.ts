@@ -1,21 +1,22 @@
 // A server of one holder, or of many (native/holder/holder.h has the messages): holders keep mounts, this process serves them. When it dies
 // the holders start the next one and give it what they kept.
 
-import { chmodSync, closeSync, fstatSync, readSync, rmSync, writeSync } from 'node:fs'
+import { chmodSync, closeSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import { CodedError } from '../../core/errors.ts'
 import { OWNER_VARIABLE } from '../../core/owner.ts'
 import { KiB } from '../../core/units.ts'
 import { native } from '../../native/load.ts'
+import { contentOf, memoryFile } from '../../native/memory-file.ts'
 import { machineLimits } from '../../native/machine.ts'
 import { watchDescriptor } from '../../native/poll.ts'
-import { type ApiDaemon, type ApiOptions, ApiServer, type Kept, type KeptConnection, WorkerPool } from '../../serve/index.ts'
+import { type ApiDaemon, type ApiOptions, ApiServer, WorkerPool } from '../../serve/index.ts'
 import { EXIT, explain } from '../conventions.ts'
 import { raiseFileLimit } from './limits.ts'
 import { Log } from './logging.ts'
 import type { OptionName } from './options.ts'
 import { codeOf, interpret } from './program.ts'
-import { type Host, serve, type Values } from './service.ts'
+import { type HeldState, type Host, serve, type Values } from './service.ts'
 
 /** LIMIT: native/holder/holder.h MAX_MESSAGE. */
 const MAX_MESSAGE = 64 * KiB
@@ -25,8 +26,11 @@ const MAX_FILES = 1_000_000
 /** LIMIT: a server without holders waits for the next one for this long: containers come in bursts. */
 const IDLE_MS = 10_000
 
+/** LIMIT: native/holder/holder.h MAX_DESCRIPTORS, twice: what was kept, of the daemon and of its guest. */
+const MAX_DESCRIPTORS = 250
+
 /** What a holder begins with. */
-interface Greeting { readonly kept: Kept | undefined; readonly isListening: boolean; readonly directory: string; readonly imagePullAuth: string | undefined; readonly argv: readonly string[] }
+interface Greeting { readonly kept: HeldState | undefined; readonly isListening: boolean; readonly hasGuestSocket: boolean; readonly directory: string; readonly imagePullAuth: string | undefined; readonly argv: readonly string[] }
 
 type Orders = Parameters<Host['listenForOrders']>[0]
 
@@ -107,6 +111,7 @@ async function run(holder: Holder, greeting: Greeting, { pool, onStart }: RunOpt
       },
       ...(greeting.kept && { kept: greeting.kept }),
       keep: (kept) => holder.keep(kept),
+      guest: { isListening: greeting.hasGuestSocket, give: (socket, channel, listener) => holder.say(['guest', socket], listener === undefined ? [channel] : [channel, listener]) },
       listen: async (daemon, options) => await holder.listen(daemon, options, greeting),
       listenForOrders(orders) {
         holder.orders = orders
@@ -153,12 +158,10 @@ class Holder {
   }
 
   /** The state travels as a file in memory: the holder need not look into it. */
-  keep({ bytes, fd, mountpoint, device }: KeptConnection): void {
-    const file = native().memfdCreate('nydusd-state')
-    if (file < 0) throw new CodedError('NATIVE_SYSCALL', `no file in memory for the daemon's state: errno ${-file}`, { errno: -file })
+  keep({ bytes, fds, mountpoint, device }: HeldState & { readonly mountpoint: string; readonly device: string }): void {
+    const file = memoryFile('nydusd-state', bytes)
     try {
-      for (let done = 0; done < bytes.length;) done += writeSync(file, bytes, done)
-      this.say(['keep', device, mountpoint], [fd, file])
+      this.say(['keep', device, mountpoint], [file, ...fds])
     } finally {
       closeSync(file)
     }
@@ -193,25 +196,26 @@ class Holder {
   #hear(): void {
     while (!this.#closed) {
       const bytes = new Uint8Array(MAX_MESSAGE)
-      const fds = new Int32Array(2)
+      const fds = new Int32Array(MAX_DESCRIPTORS)
       const length = native().receiveFds(this.#channel, bytes, fds)
       if (length === -EAGAIN) return
       if (length <= 0) {
         this.#gone()
         return
       }
-      this.#obey(Buffer.from(bytes.buffer, 0, length).toString().split('\0').slice(0, -1), fds)
+      this.#obey(Buffer.from(bytes.buffer, 0, length).toString().split('\0').slice(0, -1), [...fds].filter((fd) => fd >= 0))
     }
   }
 
-  #obey([verb, ...words]: string[], [first, second]: Int32Array): void {
+  #obey([verb, ...words]: string[], [first = -1, ...others]: readonly number[]): void {
     if (verb === 'start' || verb === 'restore') {
-      const [isListening, directory, auth, ...argv] = words
-      this.#greet({ imagePullAuth: auth === '' ? undefined : auth, kept: verb === 'restore' ? { fd: first!, bytes: contentOf(second!) } : undefined, isListening: isListening === '1', directory: directory ?? '/', argv })
+      const [isListening, hasGuestSocket, directory, auth, ...argv] = words
+      const kept = verb === 'restore' ? { bytes: contentOf(first), fds: others } : undefined
+      this.#greet({ imagePullAuth: auth === '' ? undefined : auth, kept, isListening: isListening === '1', hasGuestSocket: hasGuestSocket === '1', directory: directory ?? '/', argv })
     } else if (verb === 'connection') {
       const done = (): void => this.say(['closed', words[0]!])
-      if (this.#api) this.#api.accept(first!, done)
-      else native().closeFd(first!)
+      if (this.#api) this.#api.accept(first, done)
+      else native().closeFd(first)
     } else if (verb === 'stop') {
       this.#order('stop')
     } else if (verb === 'reopen') {
@@ -228,19 +232,5 @@ class Holder {
   #order(order: 'stop' | 'abandon'): void {
     if (this.#orders) this.#orders[order]()
     else this.#early = order
-  }
-}
-
-function contentOf(file: number): Uint8Array {
-  try {
-    const bytes = new Uint8Array(fstatSync(file).size)
-    for (let done = 0; done < bytes.length;) {
-      const size = readSync(file, bytes, done, bytes.length - done, done)
-      if (size === 0) break
-      done += size
-    }
-    return bytes
-  } finally {
-    closeSync(file)
   }
 }

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { CodedError } from '../../core/errors.ts'
 import { machineLimits } from '../../native/machine.ts'
-import { type ApiDaemon, type ApiOptions, type ApiServer, Daemon, type DaemonEnd, decodeState, ErrorEvents, type FailoverPolicy, type Kept, type KeptConnection, mountedDevice, type WorkerPool } from '../../serve/index.ts'
+import { type ApiDaemon, type ApiOptions, type ApiServer, Daemon, type DaemonEnd, decodeState, ErrorEvents, type FailoverPolicy, type GuestHolder, mountedDevice, type WorkerPool } from '../../serve/index.ts'
 import { explain, type LogLevel } from '../conventions.ts'
 import { buildInfo } from '../version.ts'
 import { raiseFileLimit } from './limits.ts'
@@ -16,12 +16,17 @@ const MIN_THREADS = 4
 
 export type Values = ReadonlyMap<OptionName, string>
 
+/** State and descriptors that pass from one server to the next. */
+export interface HeldState { readonly bytes: Uint8Array; readonly fds: readonly number[] }
+
 /** What a daemon needs of the process around it. */
 export interface Host {
-  /** The connection that a server before this one has left; the daemon owns its descriptor. */
-  readonly kept?: Kept
-  /** Hears what the next server would need. */
-  keep?(kept: KeptConnection): void
+  /** What a server before this one has left; the daemon owns its descriptors. */
+  readonly kept?: HeldState
+  /** Hears what the next server would need. The descriptors stay the daemon's. */
+  keep?(kept: HeldState & { readonly mountpoint: string; readonly device: string }): void
+  /** Keeps the connection of a virtual machine's monitor. */
+  readonly guest?: GuestHolder
   /** A worker is broken. */
   failed?(error: Error): void
   /** Workers of a process that serves several daemons. Events and limits are that process's then. */
@@ -95,7 +100,7 @@ function fuseService(values: Values, host: Host): Service {
     runDirectory: values.get('run-dir')!,
     // SAFETY: parseArguments admits the three policies only.
     failoverPolicy: values.get('failover-policy') as FailoverPolicy,
-    ...(host.keep && { keep: (kept) => host.keep?.(kept) }),
+    ...(host.keep && { keep: ({ fd, ...kept }) => host.keep?.({ ...kept, fds: [fd] }) }),
     ...(host.failed && { failed: (error) => host.failed?.(error) }),
     ...(host.pool && { pool: host.pool }),
   })
@@ -103,7 +108,7 @@ function fuseService(values: Values, host: Host): Service {
     daemon,
     async begin(signal) {
       if (host.kept) {
-        await daemon.restore(decodeState(host.kept.bytes), host.kept.fd)
+        await daemon.restore(decodeState(host.kept.bytes), host.kept.fds[0]!)
         daemon.start()
       } else if (values.has('fill')) {
         await (await import('./erofs.ts')).startErofs(daemon, values, { signal, imagePullAuth })

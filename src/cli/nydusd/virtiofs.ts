@@ -1,15 +1,26 @@
 // `nydusd virtiofs`: the service of a virtual machine's device. Loaded only for it.
 
+import { contentOf } from '../../native/memory-file.ts'
+import { decodeState } from '../../serve/index.ts'
 import { VirtiofsDaemon } from '../../serve/virtiofs/virtiofs-daemon.ts'
 import { openFirstMount, openMount } from './image.ts'
 import type { Host, Service, Values } from './service.ts'
 
 /** A daemon that listens on `--sock`, with the image of `--bootstrap` at its root if there is one. */
-export function virtiofsService(values: Values, { imagePullAuth }: Host): Service {
-  const daemon = new VirtiofsDaemon({ id: values.get('id') ?? '', supervisor: undefined, socket: values.get('sock')!, openMount: async (request, options) => await openMount(request, { ...options, imagePullAuth }) })
+export function virtiofsService(values: Values, { imagePullAuth, guest, keep, kept }: Host): Service {
+  const daemon = new VirtiofsDaemon({
+    id: values.get('id') ?? '', supervisor: undefined, socket: values.get('sock')!,
+    openMount: async (request, options) => await openMount(request, { ...options, imagePullAuth }),
+    ...(guest && { holder: { isListening: guest.isListening, give: (...words) => guest.give(...words), keep: (bytes) => keep?.({ bytes, fds: [], mountpoint: '', device: '' }) } }),
+  })
   return {
     daemon,
     async begin(signal) {
+      if (kept) {
+        const [state, ...fds] = kept.fds
+        await daemon.continue(decodeState(kept.bytes), state === undefined ? undefined : { bytes: contentOf(state), fds })
+        return
+      }
       const root = await openFirstMount(values, { signal, imagePullAuth })
       daemon.serve(root ? [root] : [])
     },

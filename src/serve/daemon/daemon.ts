@@ -150,6 +150,8 @@ export class Daemon {
   /** Prepares to continue the connection `fd` of a daemon that saved `state`, opening its images: INIT → READY. The daemon owns `fd` then. @throws what opening an image throws */
   async restore(state: SavedState, fd: number): Promise<void> {
     this.#life.check('takeover')
+    const { connection } = state
+    if (!connection) throw new CodedError('SERVE_BAD_STATE_FILE', 'the saved daemon state is of a virtual machine\'s device')
     const restored = await this.#mounts.reopen(state.mounts)
     try {
       this.#life.apply('takeover') // again: the daemon may have been stopped, or asked twice
@@ -158,7 +160,7 @@ export class Daemon {
       throw error
     }
     this.#mounts.adopt(restored, state)
-    this.#session = { fd, mountpoint: state.mountpoint, connection: state.connection }
+    this.#session = { fd, mountpoint: state.mountpoint, connection }
   }
 
   /** Serves what was restored: READY → RUNNING. Requests that the last daemon had read and not answered are answered too. @throws SERVE_STATE */

@@ -3,7 +3,7 @@
 import { rmSync } from 'node:fs'
 import { Worker } from 'node:worker_threads'
 import { publish } from '../../core/diagnostics.ts'
-import { fromMessage } from '../../core/errors.ts'
+import { CodedError, fromMessage } from '../../core/errors.ts'
 import { native } from '../../native/load.ts'
 import type { Owner } from '../fuse/attributes.ts'
 import type { ConnectionPolicy } from '../fuse/connection.ts'
@@ -11,6 +11,7 @@ import type { Miss } from '../fuse/core.ts'
 import { listenOn } from '../unix-listener.ts'
 import type { WorkerMount } from '../worker/messages.ts'
 import { within } from '../worker/pool.ts'
+import type { HeldDevice } from './device-state.ts'
 import type { DeviceStart, FromDevice, ToDevice } from './messages.ts'
 
 /** LIMIT: the thread answers a wake-up between two requests; one that has not after this long is stuck in a system call. */
@@ -24,6 +25,18 @@ export interface DeviceHostOptions {
   readonly thread: number
   readonly owner: Owner
   readonly policy: ConnectionPolicy
+  /** Whoever keeps the connections of monitors for the next server. */
+  readonly holder?: GuestHolder | undefined
+  /** What a device before this one has left; the descriptors are this one's. */
+  readonly restored?: HeldDevice | undefined
+}
+
+/** Keeps a device for servers that come and go (native/holder/guest.c). */
+export interface GuestHolder {
+  /** Whether it listens for monitors already. */
+  readonly isListening: boolean
+  /** `channel`: where it is to give each message and hear each answer; `listener` (once): where monitors connect. The descriptors stay the caller's. */
+  give(socket: string, channel: number, listener: number | undefined): void
 }
 
 export interface DeviceListener {
@@ -42,7 +55,8 @@ export class DeviceHost {
   readonly #options: DeviceHostOptions
   readonly #listener: DeviceListener
   readonly #worker: Worker
-  readonly #listening: number
+  /** Where monitors connect, or what their messages come through. */
+  readonly #entrance: number
   readonly #wakeUp: number
   readonly #exited: Promise<void>
   readonly #unmounting = new Map<number, () => void>()
@@ -52,10 +66,11 @@ export class DeviceHost {
   constructor(options: DeviceHostOptions, listener: DeviceListener) {
     this.#options = options
     this.#listener = listener
-    this.#listening = listenOn(options.socket)
+    const { holder, socket } = options
+    this.#entrance = holder ? openChannel(holder, socket) : listenOn(socket)
     this.#wakeUp = native().eventCreate()
     const workerData: DeviceStart = {
-      listener: this.#listening, wakeUp: this.#wakeUp, counters: options.counters, thread: options.thread, owner: options.owner, policy: options.policy,
+      listener: holder ? -1 : this.#entrance, channel: holder ? this.#entrance : -1, restored: options.restored, wakeUp: this.#wakeUp, counters: options.counters, thread: options.thread, owner: options.owner, policy: options.policy,
     }
     this.#worker = new Worker(new URL('./device-thread.js', import.meta.url), { workerData })
     this.#worker.on('message', (message: FromDevice) => this.#hear(message))
@@ -89,7 +104,7 @@ export class DeviceHost {
     rmSync(this.#options.socket, { force: true })
     this.#post({ kind: 'stop' })
     const stopped = await within(STOP_TIMEOUT_MS, this.#exited)
-    if (stopped) for (const fd of [this.#listening, this.#wakeUp]) native().closeFd(fd)
+    if (stopped) for (const fd of [this.#entrance, this.#wakeUp]) native().closeFd(fd)
     return stopped
   }
 
@@ -116,5 +131,25 @@ export class DeviceHost {
 
   #fail(error: Error): void {
     if (!this.#stopping) this.#listener.failed(error)
+  }
+}
+
+/** @throws SERVE_MOUNT */
+function openChannel(holder: GuestHolder, socket: string): number {
+  const ends = new Int32Array(2)
+  const result = native().socketPair(true, ends)
+  if (result < 0) throw new CodedError('NATIVE_SYSCALL', `no channel to the holder: errno ${-result}`, { errno: -result })
+  const [ours, theirs] = [ends[0]!, ends[1]!]
+  let listener: number | undefined
+  try {
+    listener = holder.isListening ? undefined : listenOn(socket)
+    holder.give(socket, theirs, listener)
+    return ours
+  } catch (error) {
+    native().closeFd(ours)
+    throw error
+  } finally {
+    native().closeFd(theirs)
+    if (listener !== undefined) native().closeFd(listener)
   }
 }

@@ -8,10 +8,11 @@ import {
   inflight, type MemoryRegion, MESSAGE_F, memoryRegion, memoryRegionAt, memoryTable, PROTOCOL_F, u64Payload, VHOST_USER, VHOST_USER_F_PROTOCOL_FEATURES, VRING_FILE_NO_FD,
   vringAddress, vringFile, vringState,
 } from '../../wire/vhost-user/message.ts'
-import { VIRTIO_F } from '../../wire/virtio/ring.ts'
+import { MAX_QUEUE_SIZE, VIRTIO_F } from '../../wire/virtio/ring.ts'
 import { closeAll, type Message } from './front-end.ts'
 import { GuestMemory, MAX_REGIONS } from './guest-memory.ts'
-import { createInflight, InflightRegion } from './inflight.ts'
+import type { SavedDevice } from './device-state.ts'
+import { createInflight, type InflightQueue, InflightRegion, type InflightRequest } from './inflight.ts'
 import { Virtqueue } from './virtqueue.ts'
 
 /** LIMIT: the high-priority queue and eight request queues; QEMU's default is one of each. */
@@ -52,18 +53,25 @@ export interface DeviceListener {
   ready(queue: number): void
 }
 
-/** What `handle` found: an answer, silence, an answer with a descriptor (which whoever sends it closes), or an answer that must wait until the queue has no requests under way. */
+/** What `handle` found: an answer, silence, an answer with a descriptor (which stays the device's), or an answer that must wait until the queue has no requests under way. */
 export type Answer = Uint8Array | undefined | { readonly payload: Uint8Array; readonly fd: number } | { readonly drained: number; readonly answer: () => Uint8Array }
+
+export interface DeviceOptions {
+  /** Whether requests under way are recorded for a successor, also where the front end does not ask for it. */
+  readonly recorded: boolean
+}
 
 /** The state that one front end sets up. */
 export class VhostUserDevice {
   readonly memory = new GuestMemory()
   readonly queues: readonly DeviceQueue[]
+  readonly #options: DeviceOptions
   readonly #listener: DeviceListener
   #protocolFeatures = 0n
   #inflight: InflightRegion | undefined
 
-  constructor(listener: DeviceListener) {
+  constructor(options: DeviceOptions, listener: DeviceListener) {
+    this.#options = options
     this.#listener = listener
     this.queues = Array.from({ length: MAX_QUEUES }, () => new DeviceQueue(this.memory))
   }
@@ -98,6 +106,55 @@ export class VhostUserDevice {
     this.#protocolFeatures = 0n
   }
 
+  /** For a successor; descriptors stay the device's. */
+  save(): { state: SavedDevice; fds: number[] } {
+    const fds: number[] = []
+    const numberOf = (fd: number): number => fd < 0 ? -1 : fds.push(fd) - 1
+    const state: SavedDevice = {
+      protocolFeatures: Number(this.#protocolFeatures),
+      eventIndex: this.queues[0]!.ring.eventIndex,
+      regions: this.memory.regions.map(({ guest, size, user, offset, fd }) => ({ guest, size, user, offset, fd: numberOf(fd) })),
+      queues: this.queues.map(({ ring: { size, base, addresses }, enabled, kick, call, error }) => ({
+        size, base, addresses, enabled, kick: numberOf(kick), call: numberOf(call), error: numberOf(error),
+      })),
+      inflight: this.#inflight && { ...this.#inflight.shape, fd: numberOf(this.#inflight.fd) },
+    }
+    return { state, fds }
+  }
+
+  /** Becomes what a killed device had saved; the descriptors are its own, whatever happens. Every queue may be served then. @throws SERVE_BAD_GUEST; it must be reset then */
+  restore(state: SavedDevice, fds: readonly number[]): void {
+    const left = new Set(fds)
+    const take = (number: number): number => {
+      const fd = fds[number] ?? -1
+      left.delete(fd)
+      return fd
+    }
+    try {
+      this.#protocolFeatures = BigInt(state.protocolFeatures)
+      const { inflight } = state
+      if (inflight) this.#inflight = new InflightRegion(inflight, take(inflight.fd))
+      for (const region of state.regions) this.memory.add(region, take(region.fd))
+      state.queues.forEach(({ size, base, addresses, enabled, kick, call, error }, index) => {
+        const queue = this.#queue(index)
+        if (size > 0) queue.ring.setSize(size)
+        if (addresses) queue.ring.setAddresses(addresses)
+        queue.ring.setBase(base)
+        queue.ring.eventIndex = state.eventIndex
+        queue.call = take(call)
+        queue.error = take(error)
+        queue.enabled = enabled
+        if (kick < 0) return
+        queue.ring.resume(this.#inflight?.queue(index, size))
+        queue.kick = take(kick)
+        this.#listener.kickChanged(index, -1, queue.kick)
+        if (queue.serving) this.#listener.ready(index)
+      })
+    } finally {
+      closeAll([...left])
+    }
+  }
+
   #dispatch(message: Message, kept: Set<number>): Answer {
     const { payload } = message
     switch (message.header.request) {
@@ -124,7 +181,7 @@ export class VhostUserDevice {
         if (queue.serving) this.#listener.ready(index)
       })
       case VHOST_USER.GET_INFLIGHT_FD: return this.#makeInflight(decode(inflight, payload))
-      case VHOST_USER.SET_INFLIGHT_FD: return this.#takeInflight(decode(inflight, payload), message.fds[0])
+      case VHOST_USER.SET_INFLIGHT_FD: return this.#takeInflight(decode(inflight, payload), message.fds[0], kept)
       case VHOST_USER.GET_VRING_BASE: return this.#getBase(payload)
       case VHOST_USER.SET_VRING_KICK: return this.#setKick(message, kept)
       case VHOST_USER.SET_VRING_CALL: return this.#setFile(message, kept, 'call')
@@ -205,8 +262,8 @@ export class VhostUserDevice {
     const before = queue.kick
     queue.kick = -1
     if (fd === undefined) throw new CodedError('SERVE_BAD_GUEST', 'a queue without a kick descriptor would have to be polled', { index })
+    if (before < 0 || queue.failed) queue.ring.start(this.#recordOf(index, queue.ring.size))
     queue.failed = false
-    queue.ring.start(this.#inflight?.queue(index))
     kept.add(fd)
     queue.kick = fd
     this.#listener.kickChanged(index, before, fd)
@@ -228,18 +285,26 @@ export class VhostUserDevice {
     return { index, queue: this.#queue(index), fd: (flags & VRING_FILE_NO_FD) !== 0 ? undefined : fds[0] }
   }
 
-  #makeInflight(asked: Parameters<typeof createInflight>[0]): Answer {
-    this.#checkStopped()
-    const { region, fd } = createInflight(asked)
-    this.#inflight?.close()
-    this.#inflight = region
-    return { payload: inflight.encode(region.request), fd }
+  // A record of our own is new whenever the front end starts a queue: it goes on from its own base.
+  #recordOf(index: number, entries: number): InflightQueue | undefined {
+    if (this.#options.recorded) this.#inflight ??= createInflight({ queues: MAX_QUEUES, queueSize: MAX_QUEUE_SIZE, own: true })
+    if (this.#inflight?.shape.own) this.#inflight.clear(index)
+    return this.#inflight?.queue(index, entries)
   }
 
-  #takeInflight(request: Parameters<typeof createInflight>[0], fd: number | undefined): undefined {
+  #makeInflight({ queues, queueSize }: InflightRequest): Answer {
+    this.#checkStopped()
+    const region = createInflight({ queues, queueSize, own: false })
+    this.#inflight?.close()
+    this.#inflight = region
+    return { payload: inflight.encode(region.shape), fd: region.fd }
+  }
+
+  #takeInflight(shape: InflightRequest, fd: number | undefined, kept: Set<number>): undefined {
     if (fd === undefined) throw new CodedError('SERVE_BAD_GUEST', 'the record of requests came without its memory', {})
     this.#checkStopped()
-    const region = new InflightRegion(request, fd)
+    const region = new InflightRegion({ ...shape, own: false }, fd)
+    kept.add(fd)
     this.#inflight?.close()
     this.#inflight = region
     return undefined

@@ -7,13 +7,28 @@ import { MAX_MESSAGE_FDS, MESSAGE_F, MESSAGE_VERSION, type MessageHeader, messag
 import { ERRNO } from '../errno.ts'
 
 /** LIMIT: the largest payload, a memory table of 8 regions, is below 300 bytes. */
-const MAX_PAYLOAD = 4096
+export const MAX_PAYLOAD = 4096
 
 /** One message. Whoever gets it owns its descriptors. */
 export interface Message { readonly header: MessageHeader; readonly payload: Buffer; readonly fds: number[] }
 
-/** One connection, non-blocking. */
-export class FrontEnd {
+/** Where messages come from and answers go to. */
+export interface FrontEnd {
+  /** Readable when there is something to receive. */
+  readonly fd: number
+  /**
+   * The next whole message, `'later'` when it has not arrived, `'closed'` when the peer has gone.
+   * @throws SERVE_BAD_GUEST for a message that breaks the protocol
+   */
+  receive(): Message | 'later' | 'closed'
+  /** Once for each message, when it is done; without a payload the peer hears nothing. @throws SERVE_BAD_GUEST when it does not read its answers */
+  answer(request: number, payload: Uint8Array | undefined, fds?: readonly number[]): void
+  /** Ends the peer's connection. */
+  close(): void
+}
+
+/** A connection of this process, non-blocking. */
+export class DirectFrontEnd implements FrontEnd {
   readonly fd: number
   #header: MessageHeader | undefined
   #bytes = Buffer.alloc(messageHeader.size)
@@ -24,10 +39,6 @@ export class FrontEnd {
     this.fd = fd
   }
 
-  /**
-   * The next whole message, `'later'` when it has not arrived, `'closed'` when the peer has gone.
-   * @throws SERVE_BAD_GUEST for a message that breaks the protocol
-   */
   receive(): Message | 'later' | 'closed' {
     for (;;) {
       while (this.#have < this.#bytes.length) {
@@ -53,8 +64,8 @@ export class FrontEnd {
     }
   }
 
-  /** Answers `request`. A peer that does not read its answers is closed by the next `receive`. */
-  reply(request: number, payload: Uint8Array, fds: readonly number[] = []): void {
+  answer(request: number, payload: Uint8Array | undefined, fds: readonly number[] = []): void {
+    if (!payload) return
     const bytes = Buffer.alloc(messageHeader.size + payload.length)
     messageHeader.encode({ request, flags: MESSAGE_VERSION | MESSAGE_F.REPLY, size: payload.length }, bytes)
     bytes.set(payload, messageHeader.size)
@@ -82,7 +93,8 @@ export function closeAll(fds: readonly number[]): void {
   for (const fd of fds) closeSync(fd)
 }
 
-function checkHeader({ flags, size }: MessageHeader): void {
+/** @throws SERVE_BAD_GUEST */
+export function checkHeader({ flags, size }: MessageHeader): void {
   if ((flags & MESSAGE_F.VERSION_MASK) !== MESSAGE_VERSION) throw new CodedError('SERVE_BAD_GUEST', 'the monitor speaks another version of vhost-user', { flags })
   if (size > MAX_PAYLOAD) throw new CodedError('SERVE_BAD_GUEST', 'a vhost-user message claims an impossible size', { size })
 }

@@ -16,21 +16,27 @@ const PAGE = 4096
 export interface Place { readonly bytes: Buffer; readonly view: DataView; readonly at: number }
 
 interface Window { readonly mapping: ArrayBuffer; readonly bytes: Buffer; readonly view: DataView }
-/** `shift`: bytes before the region in its first window (a region may begin inside a page of its file). */
-interface Region extends MemoryRegion { readonly windows: readonly Window[]; readonly shift: number }
+/** `shift`: bytes before the region in its first window (a region may begin inside a page of its file). `fd`: its file, for a successor of this process. */
+interface Region extends MemoryRegion { readonly windows: readonly Window[]; readonly shift: number; readonly fd: number }
 
 /** The regions of one front end. Everything that was obtained from it is dead after `clear` or `remove`. */
 export class GuestMemory {
   #regions: Region[] = []
 
-  /** Maps `region` of the file `fd`, which is closed. @throws SERVE_BAD_GUEST when it overlaps another, is too large for its file or cannot be mapped */
+  /** Maps `region` of the file `fd`, which is the memory's own. @throws SERVE_BAD_GUEST when it overlaps another, is too large for its file or cannot be mapped */
   add(region: MemoryRegion, fd: number): void {
     try {
       this.#check(region)
       this.#regions.push(mapRegion(region, fd))
-    } finally {
+    } catch (error) {
       closeSync(fd)
+      throw error
     }
+  }
+
+  /** What a successor would add. The descriptors stay the memory's. */
+  get regions(): readonly (MemoryRegion & { readonly fd: number })[] {
+    return this.#regions
   }
 
   /** @throws SERVE_BAD_GUEST when there is no such region */
@@ -99,7 +105,7 @@ function mapRegion(region: MemoryRegion, fd: number): Region {
     windows.forEach(unmapWindow)
     throw cause instanceof CodedError ? cause : new CodedError('SERVE_BAD_GUEST', 'guest memory cannot be mapped: is the file as large as its region?', { size: region.size }, { cause })
   }
-  return { ...region, windows, shift }
+  return { ...region, windows, shift, fd }
 }
 
 function mapWindow(fd: number, offset: number, length: number): Window {
@@ -113,8 +119,9 @@ function mapWindow(fd: number, offset: number, length: number): Window {
   return { mapping, bytes, view: dataViewOf(bytes) }
 }
 
-function unmapRegion({ windows }: Region): void {
+function unmapRegion({ windows, fd }: Region): void {
   windows.forEach(unmapWindow)
+  closeSync(fd)
 }
 
 function unmapWindow({ mapping }: Window): void {

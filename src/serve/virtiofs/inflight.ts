@@ -1,9 +1,7 @@
 // What a queue has taken and not given back, written where a killed device's successor finds it. SPEC: as wire/vhost-user/inflight.ts; the order of
 // the writes is what makes every moment of a kill recoverable.
 
-import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import path from 'node:path'
+import { closeSync, ftruncateSync } from 'node:fs'
 import { CodedError } from '../../core/errors.ts'
 import { dataViewOf } from '../../core/struct.ts'
 import { native } from '../../native/load.ts'
@@ -82,36 +80,49 @@ export class InflightQueue {
   }
 }
 
-/** The region of a connection: made here and lent to the front end, or got back from it. */
+/** Of a record: of queues as the front end wants them, or (`own`) of all that there may be, for nobody but a successor of this process. */
+export interface InflightShape extends InflightRequest { readonly own: boolean }
+
+/** The record of a connection: made here, and maybe lent to the front end, or got back from it. */
 export class InflightRegion {
-  readonly request: InflightRequest
+  readonly shape: InflightShape
+  /** Its memory; open until `close`. */
+  readonly fd: number
   readonly #mapping: ArrayBuffer
   readonly #view: DataView
 
-  /** Maps what `fd` holds, which the caller closes. @throws SERVE_BAD_GUEST */
-  constructor(request: InflightRequest, fd: number) {
-    if (request.queues === 0 || request.queueSize === 0 || request.queueSize > MAX_QUEUE_SIZE || request.size < sizeOf(request) || request.offset !== 0) {
-      throw new CodedError('SERVE_BAD_GUEST', 'the record of requests has an impossible size', { size: request.size, queues: request.queues })
+  /** Maps what `fd` holds, which is the region's own when it does not throw. @throws SERVE_BAD_GUEST */
+  constructor(shape: InflightShape, fd: number) {
+    if (shape.queues === 0 || shape.queueSize === 0 || shape.queueSize > MAX_QUEUE_SIZE || shape.size < sizeOf(shape) || shape.offset !== 0) {
+      throw new CodedError('SERVE_BAD_GUEST', 'the record of requests has an impossible size', { size: shape.size, queues: shape.queues })
     }
-    this.request = request
+    this.shape = shape
+    this.fd = fd
     try {
-      this.#mapping = native().mmap(fd, 0, request.size, true)
+      this.#mapping = native().mmap(fd, 0, shape.size, true)
     } catch (cause) {
-      throw new CodedError('SERVE_BAD_GUEST', 'the record of requests cannot be mapped', { size: request.size }, { cause })
+      throw new CodedError('SERVE_BAD_GUEST', 'the record of requests cannot be mapped', { size: shape.size }, { cause })
     }
     native().guardMapping(this.#mapping)
     this.#view = dataViewOf(new Uint8Array(this.#mapping))
   }
 
-  /** The part of queue `index`, undefined when there is none. */
-  queue(index: number): InflightQueue | undefined {
-    const { queues, queueSize } = this.request
-    return index < queues ? new InflightQueue(this.#view, index * inflightSize(queueSize), queueSize) : undefined
+  /** The part of queue `index` of `entries`, undefined when there is none. */
+  queue(index: number, entries: number): InflightQueue | undefined {
+    const { queues, queueSize, own } = this.shape
+    return index < queues ? new InflightQueue(this.#view, index * inflightSize(queueSize), own ? entries : queueSize) : undefined
+  }
+
+  /** Makes the part of queue `index` new: nobody is to go on from it. */
+  clear(index: number): void {
+    const length = inflightSize(this.shape.queueSize)
+    new Uint8Array(this.#mapping, index * length, length).fill(0)
   }
 
   close(): void {
     native().unguardMapping(this.#mapping)
     native().munmap(this.#mapping)
+    closeSync(this.fd)
   }
 }
 
@@ -120,15 +131,14 @@ function sizeOf({ queues, queueSize }: Pick<InflightRequest, 'queues' | 'queueSi
   return queues * inflightSize(queueSize)
 }
 
-/** A new region of zeros for what the front end asked for; the descriptor is the caller's. */
-export function createInflight(asked: InflightRequest): { region: InflightRegion; fd: number } {
-  const request = { ...asked, size: sizeOf(asked), offset: 0 }
-  const directory = mkdtempSync(path.join(tmpdir(), 'nydus-inflight-'))
-  const fd = openSync(path.join(directory, 'region'), 'w+')
-  rmSync(directory, { recursive: true })
+/** A new region of zeros for what the front end asked for, or for a successor alone. @throws SERVE_BAD_GUEST */
+export function createInflight(asked: Pick<InflightShape, 'queues' | 'queueSize' | 'own'>): InflightRegion {
+  const size = sizeOf(asked)
+  const fd = native().memfdCreate('nydusd-inflight')
+  if (fd < 0) throw new CodedError('NATIVE_SYSCALL', `no file in memory for the record of requests: errno ${-fd}`, { errno: -fd })
   try {
-    ftruncateSync(fd, request.size)
-    return { region: new InflightRegion(request, fd), fd }
+    ftruncateSync(fd, size)
+    return new InflightRegion({ queues: asked.queues, queueSize: asked.queueSize, own: asked.own, size, offset: 0 }, fd)
   } catch (error) {
     closeSync(fd)
     throw error

@@ -9,16 +9,17 @@ import { inHeader, outHeader } from '../../wire/fuse/header.ts'
 import { OperationCounters } from '../counters.ts'
 import { FUSE_OP } from '../../wire/fuse/opcode.ts'
 import { ERRNO } from '../errno.ts'
-import type { Owner } from '../fuse/attributes.ts'
-import { type ConnectionPolicy, REPLY_SLOT, REQUEST_SLOT } from '../fuse/connection.ts'
+import { REPLY_SLOT, REQUEST_SLOT } from '../fuse/connection.ts'
 import { FuseCore, OUTCOME } from '../fuse/core.ts'
 import { gather, scatter } from '../fuse/scatter.ts'
 import { FileSystemTable } from '../fuse/file-system-table.ts'
 import type { OpenFileSystem } from '../worker/open-shared.ts'
 import type { SharedFileSystem } from '../worker/messages.ts'
-import { type DeviceQueue, VhostUserDevice } from './device.ts'
-import { FrontEnd } from './front-end.ts'
-import type { FromDevice, ToDevice } from './messages.ts'
+import { type Answer, type DeviceQueue, VhostUserDevice } from './device.ts'
+import { decodeDevice, type HeldDevice } from './device-state.ts'
+import { DirectFrontEnd, type FrontEnd } from './front-end.ts'
+import { HeldFrontEnd } from './held-front-end.ts'
+import type { DeviceStart, FromDevice, ToDevice } from './messages.ts'
 import type { Chain, GuestRange } from './virtqueue.ts'
 
 /** Cookies of the wait set; the kick of queue i is KICK + i. */
@@ -30,14 +31,8 @@ const MAX_MISSES = 64
 /** LIMIT: connections that wait behind the front end that is served; more are turned away. */
 const MAX_WAITING = 4
 
-export interface DeviceEnvironment {
+export interface DeviceEnvironment extends DeviceStart {
   readonly native: NativeAddon
-  readonly listener: number
-  readonly wakeUp: number
-  readonly counters: SharedArrayBuffer
-  readonly thread: number
-  readonly owner: Owner
-  readonly policy: ConnectionPolicy
   receive(): ToDevice | undefined
   post(message: FromDevice): void
   open(shared: SharedFileSystem): OpenFileSystem
@@ -64,6 +59,7 @@ export class DeviceLoop {
   readonly #backlog: { readonly token: number; readonly message: FromDevice }[] = []
   #lastToken = 0
   #frontEnd: FrontEnd | undefined
+  #isConnected = false
   /** An answer to the front end that waits for a queue to be drained; its next message waits too. */
   #draining: { readonly queue: number; readonly request: number; readonly answer: () => Uint8Array } | undefined
   #stopped = false
@@ -75,7 +71,7 @@ export class DeviceLoop {
     // A guest is never told of mounts and umounts: directories on the way to a mountpoint are looked up each time.
     this.#fileSystems = new FileSystemTable({ counters: this.#counters })
     this.#core = new FuseCore(this.#fileSystems, environment.policy, environment.owner, this.#input, this.#output)
-    this.#device = new VhostUserDevice({
+    this.#device = new VhostUserDevice({ recorded: this.#isHeld }, {
       kickChanged: (queue, before, now) => {
         if (before >= 0) this.#env.native.waitSetRemove(this.#set, before)
         if (now >= 0 && this.#env.native.edgeAdd(this.#set, now, COOKIE.kick + queue) < 0) throw new CodedError('SERVE_BAD_GUEST', 'a kick descriptor that cannot be waited for', { queue })
@@ -83,19 +79,25 @@ export class DeviceLoop {
       ready: (queue) => this.#ready.add(queue),
     })
     this.#env.native.edgeAdd(this.#set, environment.wakeUp, COOKIE.wakeUp)
-    this.#env.native.edgeAdd(this.#set, environment.listener, COOKIE.listener)
+    if (!this.#isHeld) this.#env.native.edgeAdd(this.#set, environment.listener, COOKIE.listener)
+  }
+
+  /** Whether a holder keeps the connection. */
+  get #isHeld(): boolean {
+    return this.#env.channel >= 0
   }
 
   run(): void {
     const cookies = new Int32Array(64)
     this.#readMessages()
+    if (this.#isHeld) this.#beginHeld()
     while (!this.#stopped) {
       const count = this.#env.native.edgeWait(this.#set, cookies, this.#ready.size > 0 ? 0 : -1)
       if (count < 0) throw new Error(`the wait set broke: errno ${-count}`)
       for (let i = 0; i < count; i++) this.#event(cookies[i]!)
       for (const queue of [...this.#ready]) this.#serve(queue)
     }
-    this.#dropFrontEnd()
+    if (!this.#isHeld) this.#dropFrontEnd()
     for (const fd of this.#waiting.splice(0)) closeSync(fd)
     for (const fileSystem of this.#opened.values()) fileSystem.close()
     closeSync(this.#set)
@@ -124,22 +126,47 @@ export class DeviceLoop {
   #nextFrontEnd(): void {
     const fd = this.#frontEnd ? undefined : this.#waiting.shift()
     if (fd === undefined) return
-    this.#frontEnd = new FrontEnd(fd)
-    this.#env.post({ kind: 'front-end', connected: true })
+    this.#frontEnd = new DirectFrontEnd(fd)
     this.#env.native.edgeAdd(this.#set, fd, COOKIE.frontEnd)
+    this.#connected()
     this.#hearFrontEnd()
+  }
+
+  // After the mounts: requests that are done again may come at once.
+  #beginHeld(): void {
+    const { channel, restored } = this.#env
+    this.#frontEnd = new HeldFrontEnd(channel, () => this.#device.save())
+    if (restored) this.#restore(restored)
+    this.#env.native.edgeAdd(this.#set, channel, COOKIE.frontEnd)
+    this.#hearFrontEnd()
+  }
+
+  // Nobody knows whether the device before this one has told of what it gave back last.
+  #restore({ bytes, fds }: HeldDevice): void {
+    try {
+      this.#device.restore(decodeDevice(bytes), fds)
+      if (this.#device.memory.regions.length > 0) this.#connected()
+      for (const { call } of this.#device.queues) if (call >= 0) this.#env.native.eventSignal(call)
+    } catch (error) {
+      if (!isCoded(error)) throw error
+      this.#complain(error)
+      this.#dropFrontEnd()
+    }
+  }
+
+  #connected(): void {
+    if (!this.#isConnected) this.#env.post({ kind: 'front-end', connected: true })
+    this.#isConnected = true
   }
 
   #hearFrontEnd(): void {
     try {
-      while (this.#frontEnd && this.#drained()) {
+      while (this.#frontEnd && this.#drained(this.#frontEnd)) {
         const message = this.#frontEnd.receive()
         if (message === 'later') return
         if (message === 'closed') break
-        const answer = this.#device.handle(message)
-        if (answer instanceof Uint8Array) this.#frontEnd.reply(message.header.request, answer)
-        else if (answer && 'fd' in answer) this.#lend(message.header.request, answer)
-        else if (answer) this.#draining = { queue: answer.drained, request: message.header.request, answer: answer.answer }
+        this.#connected()
+        this.#answer(this.#frontEnd, message.header.request, this.#device.handle(message))
       }
       if (this.#draining) return
     } catch (error) {
@@ -150,21 +177,19 @@ export class DeviceLoop {
     this.#nextFrontEnd()
   }
 
-  #lend(request: number, { payload, fd }: { readonly payload: Uint8Array; readonly fd: number }): void {
-    try {
-      this.#frontEnd?.reply(request, payload, [fd])
-    } finally {
-      closeSync(fd)
-    }
+  #answer(frontEnd: FrontEnd, request: number, answer: Answer): void {
+    if (answer === undefined || answer instanceof Uint8Array) frontEnd.answer(request, answer)
+    else if ('fd' in answer) frontEnd.answer(request, answer.payload, [answer.fd])
+    else this.#draining = { queue: answer.drained, request, answer: answer.answer }
   }
 
   /** Whether no answer waits for requests under way, any more. */
-  #drained(): boolean {
+  #drained(frontEnd: FrontEnd): boolean {
     if (!this.#draining) return true
     if (this.#device.queues[this.#draining.queue]!.pending > 0) return false
     const { request, answer } = this.#draining
     this.#draining = undefined
-    this.#frontEnd?.reply(request, answer())
+    frontEnd.answer(request, answer())
     return true
   }
 
@@ -173,12 +198,13 @@ export class DeviceLoop {
     this.#device.reset()
     this.#ready.clear()
     this.#draining = undefined
-    this.#env.native.waitSetRemove(this.#set, this.#frontEnd.fd)
+    if (!this.#isHeld) this.#env.native.waitSetRemove(this.#set, this.#frontEnd.fd)
     this.#frontEnd.close()
-    this.#frontEnd = undefined
+    if (!this.#isHeld) this.#frontEnd = undefined // a holder tells of the next one by its messages
     for (const { token } of this.#backlog.splice(0)) this.#taken.delete(token)
     for (const token of this.#taken.keys()) this.#env.post({ kind: 'cancel', token })
-    this.#env.post({ kind: 'front-end', connected: false })
+    if (this.#isConnected) this.#env.post({ kind: 'front-end', connected: false })
+    this.#isConnected = false
   }
 
   // --- requests --------------------------------------------------------------------------------------------------------------------

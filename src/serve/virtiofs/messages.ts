@@ -5,10 +5,15 @@ import type { Owner } from '../fuse/attributes.ts'
 import type { ConnectionPolicy } from '../fuse/connection.ts'
 import type { Miss } from '../fuse/core.ts'
 import type { WorkerMount } from '../worker/messages.ts'
+import type { HeldDevice } from './device-state.ts'
 
-/** workerData: descriptors belong to the main thread. `thread`: which block of the counters is its own. */
+/** workerData: descriptors belong to the main thread, except those of `restored`. `thread`: which block of the counters is its own. */
 export interface DeviceStart {
+  /** Where front ends connect; or, when a holder keeps their connections, `channel`. The other is -1. */
   readonly listener: number
+  readonly channel: number
+  /** What a device before this one has left. */
+  readonly restored: HeldDevice | undefined
   readonly wakeUp: number
   readonly counters: SharedArrayBuffer
   readonly thread: number

@@ -11,7 +11,9 @@ import type { MountedFileSystem, MountRequest, OpenMount } from '../daemon/file-
 import { type DaemonStateName, LifeCycle } from '../daemon/life-cycle.ts'
 import { type MountInfo, Mounts } from '../daemon/mounts.ts'
 import { type Inflight, MissDesk, REQUEST_DEADLINE_MS } from '../miss-desk.ts'
-import { DeviceHost } from './device-host.ts'
+import { encodeState, type SavedState } from '../daemon/saved-state.ts'
+import { DeviceHost, type GuestHolder } from './device-host.ts'
+import type { HeldDevice } from './device-state.ts'
 
 /** The device's thread; the main thread's counters are the block behind it. */
 const DEVICE_THREAD = 0
@@ -24,6 +26,8 @@ export interface VirtiofsDaemonOptions {
   readonly openMount: OpenMount
   /** A read that has no bytes after this long fails with EIO. */
   readonly requestDeadlineMs?: number
+  /** Whoever keeps the connection of the machine while servers come and go, and hears what the next one needs to know of mounts. */
+  readonly holder?: GuestHolder & { keep(state: Uint8Array): void }
 }
 
 /** One daemon: its device, its mounts and its state. */
@@ -48,7 +52,8 @@ export class VirtiofsDaemon {
     this.#mounts = new Mounts({
       // LIMIT: of single reads only those are known that the device's thread passes on
       accounts: new Accountant(createAccessMemory(DEVICE_THREAD + 1), DEVICE_THREAD + 1).session(0),
-      desk: this.#desk, threads: DEVICE_THREAD + 1, openMount: options.openMount, signal: this.#closing.signal, changed() {}, background: (task) => this.background(task),
+      desk: this.#desk, threads: DEVICE_THREAD + 1, openMount: options.openMount, signal: this.#closing.signal,
+      changed: () => this.#keep(), background: (task) => this.background(task),
     })
   }
 
@@ -68,9 +73,23 @@ export class VirtiofsDaemon {
   serve(mounted: readonly MountedFileSystem[]): void {
     this.#life.apply('mount')
     for (const one of mounted) this.#mounts.place(one)
+    this.#serve()
+  }
+
+  /** Continues what a server before this one has left, in the holder: its mounts, and its device if there was a machine. @throws what opening throws, SERVE_MOUNT */
+  async continue(state: SavedState, device: HeldDevice | undefined): Promise<void> {
+    this.#life.check('takeover')
+    const reopened = await this.#mounts.reopen(state.mounts)
+    this.#life.apply('takeover')
+    this.#mounts.adopt(reopened, state)
+    this.#serve(device)
+  }
+
+  #serve(restored?: HeldDevice): void {
+    const { holder } = this.#options
     const device = new DeviceHost({
       socket: this.#options.socket, counters: this.#counters, thread: DEVICE_THREAD, owner: { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 },
-      policy: { xattrs: true, writable: false },
+      policy: { xattrs: true, writable: false }, holder, restored,
     }, {
       // each request is a session of its own: a guest may use a number twice
       miss: (token, miss, at) => this.#mounts.take(token, (message) => device.answer(token, message), miss, at),
@@ -90,6 +109,13 @@ export class VirtiofsDaemon {
       forget: async () => ({ freed: Promise.resolve() }), // a guest is told nothing: what may change is not cached there
     })
     this.#life.apply('start')
+    this.#keep()
+  }
+
+  // Before a machine can know of a change, as daemon.ts.
+  #keep(): void {
+    const { holder, id, socket } = this.#options
+    if (this.#device) holder?.keep(encodeState({ id, mountpoint: socket, ...this.#mounts.save() }))
   }
 
   /** @throws SERVE_UNSUPPORTED: a machine's connection is not handed on yet */

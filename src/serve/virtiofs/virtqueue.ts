@@ -72,6 +72,14 @@ export class Virtqueue {
     return this.#lastAvailable
   }
 
+  get size(): number {
+    return this.#size
+  }
+
+  get addresses(): RingAddresses | undefined {
+    return this.#addresses
+  }
+
   /** The mappings are gone: look the rings up again at the next use. */
   forgetMemory(): void {
     this.#rings = undefined
@@ -85,7 +93,18 @@ export class Virtqueue {
     this.#open()
     this.#inflight = inflight
     this.#again = inflight?.begin(this.#usedIndex, this.#size) ?? []
-    if (this.#again.length > 0) this.#lastAvailable = (this.#usedIndex + this.#again.length) & INDEX_MASK
+    if (this.#again.length > 0) this.#goOn()
+  }
+
+  /** Goes on in place of a device that was killed. @throws SERVE_BAD_GUEST as `start` */
+  resume(inflight: InflightQueue | undefined): void {
+    this.start(inflight)
+    this.#goOn()
+  }
+
+  // Whatever was taken was given back, or is in the record.
+  #goOn(): void {
+    this.#lastAvailable = (this.#usedIndex + this.#again.length) & INDEX_MASK
   }
 
   /** The next request, if there is one. @throws SERVE_BAD_GUEST when the guest breaks the protocol: the queue cannot be used any more */
