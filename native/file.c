@@ -135,7 +135,14 @@ static napi_value memfd(napi_env env, napi_callback_info info) {
   return error < 0 ? number(env, error) : result_of(env, syscall(SYS_memfd_create, name, MFD_CLOEXEC));
 }
 
+static napi_value duplicate(napi_env env, napi_callback_info info) {
+  Call call = call_begin(env, info, "duplicateFd");
+  int fd = call_int32(&call, 0);
+  return call.failed ? NULL : result_of(env, fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
 void file_register(napi_env env, napi_value exports) {
+  export_function(env, exports, "duplicateFd", duplicate);
   export_function(env, exports, "memfdCreate", memfd);
   export_function(env, exports, "listXattr", list_xattr);
   export_function(env, exports, "getXattr", get_xattr);

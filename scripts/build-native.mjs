@@ -1,8 +1,8 @@
 #!/usr/bin/env node
-// Builds the C addon, native/*.c, into build/nydus.node, and the program native/holder/*.c into build/nydusd-holder (static, so that it starts in no time
-// and runs with any libc), with nothing but a C compiler: no node-gyp, no Python, no download.
+// Builds the C addon, native/*.c, into build/nydus.node, and the programs native/holder/*.c and native/keeper/*.c into build/nydusd-holder and
+// build/nydusd-keeper (static, so that they start in no time and run with any libc), with nothing but a C compiler: no node-gyp, no Python, no download.
 // liblz4, libzstd and zlib are linked in statically. Does nothing when the result is newer than every source.
-//   --prebuilt   also writes stripped copies of both to prebuilt/<platform>-<arch>-<libc>/, for the package
+//   --prebuilt   also writes stripped copies of them to prebuilt/<platform>-<arch>-<libc>/, for the package
 import { spawn, spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, statSync } from 'node:fs'
 import path from 'node:path'
@@ -12,8 +12,10 @@ const nativeDirectory = path.join(root, 'native')
 const buildDirectory = path.join(root, 'build')
 const objectDirectory = path.join(buildDirectory, 'native')
 const addon = path.join(buildDirectory, 'nydus.node')
-const holder = path.join(buildDirectory, 'nydusd-holder')
-const holderDirectory = path.join(nativeDirectory, 'holder')
+/** Each from the C files of one directory. */
+const PROGRAMS = [['holder', 'nydusd-holder'], ['keeper', 'nydusd-keeper']].map(([directory, name]) => ({
+  directory: path.join(nativeDirectory, directory), program: path.join(buildDirectory, name),
+}))
 const headers = path.join(root, 'node_modules/node-api-headers/include')
 const compiler = process.env['CC'] ?? 'cc'
 
@@ -31,8 +33,8 @@ const LINK = [
   '-Wl,-z,relro,-z,now',
 ]
 
-/** Small before fast: it sleeps nearly always, a hundred times. */
-const COMPILE_HOLDER = ['-std=gnu11', '-Os', '-g1', '-Wall', '-Wextra', '-Werror', '-ffunction-sections', '-fno-asynchronous-unwind-tables', '-static', '-Wl,--gc-sections', '-Wl,-z,relro,-z,now']
+/** Small before fast: they sleep nearly always, a hundred times. */
+const COMPILE_PROGRAM = ['-std=gnu11', '-Os', '-g1', '-Wall', '-Wextra', '-Werror', '-ffunction-sections', '-fno-asynchronous-unwind-tables', '-static', '-Wl,--gc-sections', '-Wl,-z,relro,-z,now']
 
 try {
   await main()
@@ -56,10 +58,11 @@ async function main() {
     await Promise.all(stale.map(({ source, object }) => produce(object, [...COMPILE, '-c', source])))
     await produce(addon, [...LINK, ...jobs.map(({ object }) => object), ...archives])
   }
-  const holderFiles = readdirSync(holderDirectory).map((file) => path.join(holderDirectory, file))
-  if (modified(holder) < Math.max(modified(import.meta.filename), ...holderFiles.map(modified))) {
+  for (const { directory, program } of PROGRAMS) {
+    const files = readdirSync(directory).map((file) => path.join(directory, file))
+    if (modified(program) >= Math.max(modified(import.meta.filename), ...files.map(modified))) continue
     mkdirSync(buildDirectory, { recursive: true })
-    await produce(holder, [...COMPILE_HOLDER, ...holderFiles.filter((file) => file.endsWith('.c'))])
+    await produce(program, [...COMPILE_PROGRAM, ...files.filter((file) => file.endsWith('.c'))])
   }
   if (process.argv.includes('--prebuilt')) await makePrebuilt()
 }
@@ -68,7 +71,7 @@ async function makePrebuilt() {
   const libc = process.report.getReport().header.glibcVersionRuntime === undefined ? 'musl' : 'glibc'
   const directory = path.join(root, 'prebuilt', `${process.platform}-${process.arch}-${libc}`)
   mkdirSync(directory, { recursive: true })
-  for (const [file, ...options] of [[addon, '--strip-unneeded'], [holder, '--strip-all']]) {
+  for (const [file, ...options] of [[addon, '--strip-unneeded'], ...PROGRAMS.map(({ program }) => [program, '--strip-all'])]) {
     const target = path.join(directory, path.basename(file))
     copyFileSync(file, target)
     await run('strip', [...options, target])

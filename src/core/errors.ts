@@ -51,6 +51,7 @@ export const ERROR_TABLE = {
   SERVE_BAD_REQUEST:       { retry: false, meaning: 'a file system request breaks its protocol' },
   SERVE_STALE_NODE:        { retry: false, meaning: 'a file system request names a file of an image that is no longer mounted' },
   SERVE_SUPERVISOR:        { retry: true,  meaning: 'the supervisor that keeps the daemon\'s state cannot be reached or does not keep to its protocol' },
+  SERVE_KEEPER:            { retry: true,  meaning: 'the keeper that answers the kernel\'s questions cannot be started, or is lost' },
   SERVE_BAD_GUEST:         { retry: false, meaning: 'a virtual machine or its monitor breaks the protocol of its device' },
   SERVE_BAD_STATE_FILE:    { retry: false, meaning: 'a saved daemon state is damaged or of an unknown version' },
 } as const satisfies Record<string, { retry: boolean; meaning: string }>

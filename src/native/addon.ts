@@ -104,6 +104,8 @@ export interface NativeAddon {
   umask(mask: number): number
   /** memfd_create(2), close-on-exec: a file that lives as long as somebody has it open. */
   memfdCreate(name: string): number
+  /** dup(2), close-on-exec: the same open file, which an open of its name is not. */
+  duplicateFd(fd: number): number
 
   // --- mount.c ---------------------------------------------------------------------------------------------------------------
   mount(source: Uint8Array, target: Uint8Array, type: string, flags: number, data: Uint8Array): number

@@ -9,5 +9,5 @@ export { openSharedImage, RafsImage, type ImageReplica, type OpenImageOptions, t
 export { piecesOf, type ExtentSink, type Piece } from './locate.ts'
 export { prefetchImage, type PrefetchOptions } from './prefetch.ts'
 export { prefetchItem, traceLine, type PrefetchItem } from './prefetch-list.ts'
-export { fillMap, isComplete, openSharedBlob, readBlob, type IsReady, type SharedBlob } from './read-blob.ts'
+export { fillBlob, fillMap, isComplete, isFilled, openSharedBlob, readBlob, type IsReady, type SharedBlob } from './read-blob.ts'
 export { resolvePath } from './resolve.ts'

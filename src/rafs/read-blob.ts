@@ -51,6 +51,25 @@ export async function readBlob(blob: ImageBlob, map: BlobMap, offset: number, ta
   }
 }
 
+/**
+ * Brings every chunk of [offset, offset + length) into the cache file, verified: its bytes can be read from there afterwards. FORMAT_INVALID when the image does not
+ * say what one of them should be, STORAGE_* when it cannot be had, or not be stored.
+ */
+export async function fillBlob(blob: ImageBlob, map: BlobMap, offset: number, length: number, { signal }: { readonly signal: AbortSignal }): Promise<void> {
+  await fillMap(map, blob, { signal })
+  const places = placesIn(map, offset, length)
+  await refuseUnverifiable(blob, places, signal)
+  await blob.obtain(places.filter((place) => !blob.isReady(place)), { signal })
+  const absent = places.find((place) => !blob.isReady(place))
+  if (absent === undefined) return
+  throw new CodedError('STORAGE_CACHE_IO', `chunk ${absent.index} of blob ${blob.record.blobId} cannot be stored`, { blobId: blob.record.blobId, chunk: absent.index })
+}
+
+/** Whether every chunk of [offset, offset + length) lies verified in the cache file. */
+export function isFilled(blob: ImageBlob, map: BlobMap, offset: number, length: number): boolean {
+  return map.isFilled && placesIn(map, offset, length).every((place) => blob.isReady(place))
+}
+
 /** Whether each chunk that can be verified is, and lies in the cache file. False too when that cannot be told without the backend. */
 export function isComplete(blob: ImageBlob, map: BlobMap): boolean {
   if (!map.isFilled || map.count === 0) return map.isFilled

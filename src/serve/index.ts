@@ -2,7 +2,7 @@
 
 export type { Watched } from './access/accounts.ts'
 export type { ErofsImage, ErofsRequest, OpenErofs } from './erofs/erofs-mounts.ts'
-export { type Fill, mountBest, refuseFanotify, type Transport } from './erofs/transport.ts'
+export { type Fill, mountBest, type Transport } from './erofs/transport.ts'
 export type { ProgramVersion } from './api/documents.ts'
 export { ErrorEvents } from './api/events.ts'
 export { type ApiDaemon, ApiServer, type ApiOptions } from './http-api.ts'

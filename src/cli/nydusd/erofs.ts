@@ -2,7 +2,7 @@
 
 import path from 'node:path'
 import { publish } from '../../core/diagnostics.ts'
-import { type Daemon, type ErofsImage, type ErofsRequest, type Fill, mountBest, refuseFanotify } from '../../serve/index.ts'
+import { type Daemon, type ErofsImage, type ErofsRequest, type Fill, mountBest } from '../../serve/index.ts'
 import { parseConfig } from '../../storage/index.ts'
 import { configurationOf, openFirstMount, openImage, type OpenOptions, prefetchFilesOf } from './image.ts'
 import type { OptionName } from './options.ts'
@@ -29,7 +29,6 @@ export async function startErofs(daemon: Daemon, values: Values, options: OpenOp
 
 /** Opens an image that the kernel is to mount. @throws CONFIG_INVALID, SERVE_UNSUPPORTED, FORMAT_*, RAFS_NOT_FOUND */
 export async function openErofs({ mountpoint, source, config, fill, prefetchFiles }: ErofsRequest, { signal, imagePullAuth }: OpenOptions): Promise<ErofsImage> {
-  refuseFanotify(fill)
   const settings = await parseConfig(config, { imagePullAuth })
   const opened = await openImage({ mountpoint: '/', type: 'Rafs', source, config, prefetchFiles }, settings, { signal })
   const { workDir, isCompressed, encryption } = settings.cache

@@ -23,7 +23,7 @@ export const OPTIONS = [
   { name: 'shared-dir', short: 's', value: 'dir', group: 'File system', help: 'Pass a local directory through (a later version)' },
   { name: 'sock', short: 'S', value: 'path', group: 'File system', help: 'With virtiofs and uffd: Unix socket that the virtual machine\'s monitor connects to' },
   { name: 'hybrid-mode', group: 'File system', help: 'With virtiofs: images and passed-through directories in one export (always so here)' },
-  { name: 'fill', value: 'how', group: 'File system', help: 'With erofs: how data arrives; auto, fileio (devices served by FUSE) or fanotify (not in this version) [default: auto]' },
+  { name: 'fill', value: 'how', group: 'File system', help: 'With erofs: how data arrives; auto, fileio (devices served by FUSE) or fanotify (cache files that the kernel asks about) [default: auto]' },
   { name: 'fuse-threads', alias: 'thread-num', value: 'count', group: 'File system', fallback: '4', help: 'Threads that serve requests, at most; one until more are needed' },
   { name: 'writable', group: 'File system', help: 'Mount read-write: writes are still refused, but by the file system' },
   { name: 'failover-policy', value: 'policy', group: 'File system', fallback: 'resend', help: 'none, resend or flush: what becomes of requests under way after a takeover' },

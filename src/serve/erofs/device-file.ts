@@ -1,7 +1,7 @@
 // One device of the kernel's EROFS driver, on the main thread: a blob's cache file, kept open by itself, and the images that know what belongs there.
 
 import { CodedError, hasCode } from '../../core/errors.ts'
-import { BlobMap, fillMap, isComplete, readBlob } from '../../rafs/index.ts'
+import { BlobMap, fillBlob, fillMap, isComplete, isFilled, readBlob } from '../../rafs/index.ts'
 import { BlobCache, cacheNames, type ImageBlob } from '../../storage/index.ts'
 import type { MissSource } from '../miss-desk.ts'
 import type { SharedDevice } from './device-file-system.ts'
@@ -68,11 +68,31 @@ export class DeviceFile implements MissSource {
     return blob !== undefined && this.#cache !== undefined && isComplete(blob, this.#map) ? this.#dataPath : undefined
   }
 
-  async readInto(_nid: number, offset: number, target: Uint8Array, { signal }: { readonly signal: AbortSignal }): Promise<void> {
+  /** Of the cache file, opened for reading and writing; undefined where there is none. */
+  get dataFd(): number | undefined {
+    return this.#cache?.dataFd
+  }
+
+  /** Whether these bytes of the cache file may be read as they are. */
+  isFilled(offset: number, length: number): boolean {
+    for (const blob of this.#blobs) return isFilled(blob, this.#map, offset, length)
+    return false
+  }
+
+  /** Makes that so. FORMAT_*, STORAGE_* */
+  fill(offset: number, length: number, options: { readonly signal: AbortSignal }): Promise<void> {
+    return this.#byAny((blob) => fillBlob(blob, this.#map, offset, length, options))
+  }
+
+  readInto(_nid: number, offset: number, target: Uint8Array, options: { readonly signal: AbortSignal }): Promise<void> {
+    return this.#byAny((blob) => readBlob(blob, this.#map, offset, target, options))
+  }
+
+  async #byAny(work: (blob: ImageBlob) => Promise<void>): Promise<void> {
     let unknown: unknown = new CodedError('SERVE_STALE_NODE', 'no image that has this blob is mounted any more')
     for (const blob of this.#blobs) {
       try {
-        return await readBlob(blob, this.#map, offset, target, { signal })
+        return await work(blob)
       } catch (error) {
         if (!hasCode(error, 'FORMAT_INVALID')) throw error
         unknown = error // another image may know what these chunks should be

@@ -1,8 +1,8 @@
-// Images mounted by the kernel's own EROFS driver. It reads metadata from the bootstrap itself, and data from devices: each blob's cache file,
-// served by a FUSE session of ours as one flat file, so that what is missing is fetched and what fails is EIO. A blob that is complete and
-// verified since this boot needs nobody in between: its cache file is the device.
+// Images mounted by the kernel's own EROFS driver. It reads metadata from the bootstrap itself, and data from devices. fileio: each blob's cache file,
+// served by a FUSE session of ours as one flat file, so that what is missing is fetched and what fails is EIO. fanotify: the cache file itself, and the
+// kernel asks us before it reads (filler.ts). A blob that is complete and verified since this boot needs neither.
 //
-// Order of a mount: image judged → devices served → written down → mounted. Of an umount: unmounted → crossed out → devices without users
+// Order of a mount: image judged → devices served or marked → written down → mounted. Of an umount: unmounted → crossed out → devices without users
 // dropped. The kernel opens a device once, so a mount stays on what it began with.
 
 import { closeSync, openSync } from 'node:fs'
@@ -19,10 +19,11 @@ import { mountedDevice, mountsOn, prepareMountpoint } from '../mountpoint.ts'
 import { dropCopy, kernelBootstrap, readAhead } from './bootstrap-file.ts'
 import { deviceKey, DeviceFile } from './device-file.ts'
 import type { DeviceSession } from './device-session.ts'
+import type { Filler } from './filler.ts'
 import type { Journal } from './journal.ts'
 import { type CacheForm, refuseUnsuitable } from './suitability.ts'
 import { isAlive, newSuperblock, raiseReadAhead, superblocks } from './superblock.ts'
-import { explainErrno, type Fill, fileioReason } from './transport.ts'
+import { chosenTransport, explainErrno, type Fill, kernelLack } from './transport.ts'
 
 /** An opened image that the kernel is to mount; owned by the mounts once `add` was called. */
 export interface ErofsImage {
@@ -58,6 +59,8 @@ export interface ErofsMountsEnvironment {
   readonly journal: Journal
   /** Started at the first mount that needs it. */
   readonly session: DeviceSession
+  /** So is its keeper. */
+  readonly filler: Filler
   /** Aborted when the daemon ends. */
   readonly signal: AbortSignal
   background(task: (options: { readonly signal: AbortSignal }) => Promise<void>): void
@@ -124,7 +127,7 @@ export class ErofsMounts {
   list(): MountInfo[] {
     return [...this.#mounts.values()].map(({ opened: { mountpoint, image, shownConfig, fill }, mountedAt, directBlobs }) => ({
       serial: 0, mountpoint, mountedAt, shownConfig, fileSystem: imageFileSystem(image), counters: NO_COUNTERS, accounts: () => undefined, trace: refuseTrace,
-      transport: { requested: fill, chosen: 'fileio', reason: fileioReason(fill), directBlobs },
+      transport: { ...chosenTransport(fill), directBlobs },
     }))
   }
 
@@ -138,9 +141,13 @@ export class ErofsMounts {
     return failed === undefined ? undefined : failed.reason instanceof Error ? failed.reason : new Error(String(failed.reason))
   }
 
-  /** Closes images and devices: no worker may touch them any more, no read be under way. */
-  async close(): Promise<void> {
-    for (const { opened } of [...this.#mounts.values(), ...this.#detached]) await opened.image.close()
+  /** Closes images and devices: no worker may touch them any more, no read be under way. With `mounted`, marked devices stay as they are. */
+  async close({ mounted }: { readonly mounted: boolean }): Promise<void> {
+    const entries = [...this.#mounts.values(), ...this.#detached]
+    const used = new Set(entries.filter(({ superblock }) => isAlive(superblock)).flatMap(({ uses }) => uses.map(({ file }) => file)))
+    if (!mounted) for (const file of this.#files.values()) if (!used.has(file)) await this.#env.filler.release(file)
+    await this.#env.filler.close({ mounted })
+    for (const { opened } of entries) await opened.image.close()
     for (const file of this.#files.values()) await file.close()
   }
 
@@ -148,6 +155,8 @@ export class ErofsMounts {
     const { image, source, cacheForm } = opened
     this.#env.signal.throwIfAborted()
     refuseUnsuitable(image, cacheForm)
+    const lack = kernelLack(opened.fill)
+    if (lack !== undefined) throw new CodedError('SERVE_MOUNT', `kernel EROFS: ${lack}`)
     const mountpoint = prepareMountpoint(opened.mountpoint)
     const there = this.#mounts.get(mountpoint)?.opened
     if (there !== undefined && there.source === source && there.config === opened.config) return await image.close()
@@ -163,7 +172,7 @@ export class ErofsMounts {
         uses.push({ file, blob })
         const complete = completeDevice(file)
         if (complete !== undefined) directBlobs++
-        devices.push(complete ?? await this.#env.session.show(file))
+        devices.push(complete ?? await (opened.fill === 'fanotify' ? this.#env.filler.hold(file) : this.#env.session.show(file)))
       }
       const bootstrap = await kernelBootstrap(image, source, directory)
       try {
@@ -246,6 +255,7 @@ export class ErofsMounts {
       if (file.isUsed) continue
       this.#files.delete(file.key)
       await this.#env.session.hide(file)
+      await this.#env.filler.release(file)
       await file.close()
     }
   }

@@ -3,6 +3,7 @@
 //
 //   <run directory>/devices-<hash>/       FUSE: one directory for each device
 //   <run directory>/devices-<hash>.json   this journal
+//   <run directory>/keeper-<hash>         socket of the keeper of fanotify's descriptors
 
 import { createHash } from 'node:crypto'
 import { closeSync, constants, existsSync, fstatSync, mkdirSync, openSync, readFileSync, rmdirSync, rmSync, writeSync } from 'node:fs'
@@ -26,6 +27,8 @@ const OUR_FUSE = 'rafs'
 export class Journal implements Disposable {
   /** Where the devices are mounted; exists. */
   readonly devices: string
+  /** Where the keeper listens, if there is one. */
+  readonly keeper: string
   readonly #file: string
   readonly #fd: number
   readonly #rows = new Map<string, JournalRow>()
@@ -43,8 +46,10 @@ export class Journal implements Disposable {
   }
 
   private constructor(runDirectory: string, name: string) {
-    const base = path.join(runDirectory, `devices-${createHash('sha256').update(name).digest('hex').slice(0, 16)}`)
+    const hash = createHash('sha256').update(name).digest('hex').slice(0, 16)
+    const base = path.join(runDirectory, `devices-${hash}`)
     this.devices = base
+    this.keeper = path.join(runDirectory, `keeper-${hash}`)
     this.#file = `${base}.json`
     mkdirSync(runDirectory, { recursive: true, mode: 0o700 })
     this.#fd = openSync(this.#file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)

@@ -6,6 +6,7 @@ import type { MissDesk } from '../miss-desk.ts'
 import { within, type WorkerPool } from '../worker/pool.ts'
 import { DeviceSession } from './device-session.ts'
 import { type ErofsImage, ErofsMounts, UMOUNT_PATIENCE_MS } from './erofs-mounts.ts'
+import { Filler } from './filler.ts'
 import { Journal } from './journal.ts'
 
 export interface ErofsServiceOptions {
@@ -37,7 +38,8 @@ export class ErofsService {
     this.#options = options
     this.#journal = Journal.open(options.runDirectory, options.name)
     this.#session = new DeviceSession({ ...options, directory: this.#journal.devices, ended: () => this.#ended() })
-    this.#mounts = new ErofsMounts({ ...options, journal: this.#journal, session: this.#session, gone: (mountpoint) => this.#gone(mountpoint) })
+    const filler = new Filler({ socket: this.#journal.keeper, signal: options.signal, lost: () => this.#lost() })
+    this.#mounts = new ErofsMounts({ ...options, journal: this.#journal, session: this.#session, filler, gone: (mountpoint) => this.#gone(mountpoint) })
   }
 
   /** See ErofsMounts. */
@@ -74,7 +76,7 @@ export class ErofsService {
   /** When no worker touches the daemon's own mount any more. With `mounted`, mounts and journal stay for the next daemon of that name to find. */
   async close({ mounted }: { readonly mounted: boolean }): Promise<void> {
     const left = !this.#options.isPoolShared || await this.#session.leavePool()
-    await this.#mounts.close()
+    await this.#mounts.close({ mounted })
     if (left) this.#session.close()
     if (!mounted) this.#journal[Symbol.dispose]()
   }
@@ -84,6 +86,10 @@ export class ErofsService {
     if (this.#isEnding) return
     if (this.#mounts.list().length === 0) this.#options.finished()
     else publish('serve:warning:raised', { message: 'the devices of kernel EROFS mounts were taken away: what is not in the page cache reads EIO' })
+  }
+
+  #lost(): void {
+    if (!this.#isEnding) publish('serve:warning:raised', { message: 'the keeper of kernel EROFS mounts is lost: what is not in the page cache reads EIO' })
   }
 
   #gone(mountpoint: string): void {

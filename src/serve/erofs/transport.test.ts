@@ -12,9 +12,9 @@ const ways = (erofs?: Error) => {
 }
 const unsuitable = new CodedError('FORMAT_UNSUPPORTED', 'kernel EROFS: the cache is encrypted')
 
-describe.runIf(kernelLack() === undefined)('mountBest', () => {
-  it('takes fileio where the kernel can, and says why not fanotify', async () => {
-    expect(await mountBest('auto', ways())).toEqual({ requested: 'auto', chosen: 'fileio', reason: expect.stringContaining('fanotify is not in this version') })
+describe.runIf(kernelLack('fanotify') === undefined)('mountBest', () => {
+  it('takes fileio where it may choose and the kernel can, and says why not fanotify', async () => {
+    expect(await mountBest('auto', ways())).toEqual({ requested: 'auto', chosen: 'fileio', reason: expect.stringContaining('fanotify is taken when it is asked for') })
     expect(done).toEqual(['erofs'])
   })
 
@@ -23,9 +23,9 @@ describe.runIf(kernelLack() === undefined)('mountBest', () => {
     expect(done).toEqual(['fuse'])
   })
 
-  it('refuses by name: fanotify always, fileio where it cannot be', async () => {
-    await expect(mountBest('fanotify', ways())).rejects.toMatchObject({ code: 'SERVE_UNSUPPORTED' })
-    await expect(mountBest('fileio', ways(unsuitable))).rejects.toBe(unsuitable)
+  it.each(['fanotify', 'fileio'] as const)('takes %s by name, or refuses it', async (fill) => {
+    expect(await mountBest(fill, ways())).toEqual({ requested: fill, chosen: fill, reason: 'asked for' })
+    await expect(mountBest(fill, ways(unsuitable))).rejects.toBe(unsuitable)
     expect(done).toEqual([])
   })
 
@@ -39,5 +39,10 @@ describe('kernelLack', () => {
     ['6.18.44', 0, undefined], ['6.12.0-rc1', 0, undefined], ['7.0', 0, undefined],
     ['6.11.9', 0, 'mounting from files needs Linux 6.12 with CONFIG_EROFS_FS_BACKED_BY_FILE, this is 6.11.9'], ['5.15.0-91-generic', 0, expect.stringContaining('this is 5.15.0-91-generic')],
     ['6.18.44', 1000, 'mounting needs root in the initial user namespace'],
-  ])('judges Linux %s for user %i', (release, uid, lack) => expect(kernelLack(release, uid)).toEqual(lack))
+  ])('judges Linux %s for user %i', (release, uid, lack) => expect(kernelLack('fileio', release, uid)).toEqual(lack))
+
+  it('wants a newer kernel for fanotify', () => {
+    expect(kernelLack('fanotify', '6.13.9', 0)).toMatch(/Linux 6\.14 with CONFIG_FANOTIFY_ACCESS_PERMISSIONS, this is 6\.13\.9/)
+    expect([kernelLack('auto', '6.13.9', 0), kernelLack('fanotify', '6.14.0', 0)]).toEqual([undefined, undefined])
+  })
 })

@@ -2,9 +2,12 @@
 // file away needs an exclusive one. The lock goes where the descriptor goes (a keeper that was lent it, a server that it was handed to) and dies with
 // the last of them, however that dies; other processes see it.
 
-import { close, closeSync, constants, fstatSync, mkdirSync, openSync, statSync } from 'node:fs'
+import { close, closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, statSync } from 'node:fs'
 import { isSystemError } from '../../core/errors.ts'
 import { native } from '../../native/load.ts'
+
+/** Open files that this process uses in place of an open of their names, by their identity. */
+const lent = new Map<string, number>()
 
 const LOCK_SHARED_NOW = 1 | 4
 const LOCK_EXCLUSIVE_NOW = 2 | 4
@@ -15,6 +18,17 @@ const MAX_LOOKS = 500
 
 /** An open cache file that nobody takes away while `fd`, or a descriptor made from it, is open. `isNew`: it was empty. */
 export interface LeasedFile { readonly fd: number; readonly writable: boolean; readonly isNew: boolean }
+
+/**
+ * From now on whoever opens this file in this process gets a descriptor made from `fd`, opened for reading and writing, until the function that is returned
+ * is called. For files that are marked: what is opened before raises no questions, what is opened afterwards asks the one who wants to write.
+ */
+export function lendFile(fd: number): () => void {
+  const { dev, ino } = fstatSync(fd)
+  const key = `${dev}:${ino}`
+  lent.set(key, fd)
+  return () => { if (lent.get(key) === fd) lent.delete(key) }
+}
 
 /** Opens or creates `file` in `directory`; read-only where it cannot be written. Throws Node's error for the system call that failed. */
 export function openLeased(directory: string, file: string): LeasedFile {
@@ -78,6 +92,8 @@ export function isLeased(file: string): boolean {
 }
 
 function openFile(directory: string, file: string): { readonly fd: number; readonly writable: boolean } {
+  const fd = borrowed(file)
+  if (fd !== undefined) return { fd, writable: true }
   try {
     mkdirSync(directory, { recursive: true })
     return { fd: openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o644), writable: true }
@@ -85,4 +101,13 @@ function openFile(directory: string, file: string): { readonly fd: number; reado
     if (!isSystemError(error, 'EROFS', 'EACCES', 'EPERM')) throw error
     return { fd: openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW), writable: false }
   }
+}
+
+function borrowed(file: string): number | undefined {
+  const named = lent.size === 0 ? undefined : lstatSync(file, { throwIfNoEntry: false })
+  const fd = named && lent.get(`${named.dev}:${named.ino}`)
+  if (fd === undefined) return undefined
+  const own = native().duplicateFd(fd)
+  if (own < 0) throw Object.assign(new Error(`no descriptor for ${file}`), { code: 'EMFILE', syscall: 'fcntl' })
+  return own
 }

@@ -1,0 +1,96 @@
+// What the tests of kernel EROFS share: a scratch whose devices lie in it and are gone after it, and readers that tell right bytes from errors.
+
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { expect } from 'vitest'
+import { expectOfCase, VECTORS } from './expect.ts'
+import { type RunningDaemon, Scratch } from './nydusd.ts'
+
+export const bootOf = (name: string): string => path.join(VECTORS, name, 'image.boot')
+export const filesOf = (name: string) => expectOfCase(name)!.filter(({ type, size, path: file }) => type === 'reg' && size! > 0 && /^[\x20-\x7e]*$/.test(file))
+export const sha256 = (file: string): string => createHash('sha256').update(readFileSync(file)).digest('hex')
+export const dropCaches = (): void => writeFileSync('/proc/sys/vm/drop_caches', '3')
+
+/** A scratch whose devices lie in it, and are gone after it. */
+export class ErofsScratch extends Scratch {
+  readonly run = path.join(this.path, 'run')
+  readonly blobs = path.join(this.path, 'blobs')
+
+  constructor() {
+    super()
+    cpSync(path.join(VECTORS, 'blobs'), this.blobs, { recursive: true })
+  }
+
+  /** Directories of devices that are mounted. */
+  devices(): string[] {
+    return readFileSync('/proc/self/mounts', 'latin1').split('\n').map((line) => line.split(' ')[1] ?? '').filter((target) => target.startsWith(`${this.run}/`))
+  }
+
+  /** What the journal says is mounted; undefined where there is none. */
+  journal(): unknown {
+    const name = existsSync(this.run) ? readdirSync(this.run).find((file) => file.endsWith('.json')) : undefined
+    return name === undefined ? undefined : JSON.parse(readFileSync(path.join(this.run, name), 'utf8')).mounts
+  }
+
+  args(name: string, ...more: readonly string[]): string[] {
+    return ['erofs', '--bootstrap', bootOf(name), '--config', this.config(this.blobs), '--run-dir', this.run, ...more]
+  }
+
+  /** The processes that hold fanotify's descriptors, by what they call themselves. */
+  holders(): { readonly keeper: readonly number[]; readonly guardian: readonly number[] } {
+    const ours = readdirSync('/proc').filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => textOf(`/proc/${pid}/cmdline`).includes(`\0${this.run}/keeper-`))
+    const called = (name: string) => ours.filter((pid) => textOf(`/proc/${pid}/comm`).trim() === name)
+    return { keeper: called('nydusd-keeper'), guardian: called('nydusd-guardian') }
+  }
+
+  override [Symbol.dispose](): void {
+    while (this.isMounted()) execFileSync('umount', ['-l', this.mountpoint])
+    const { keeper, guardian } = this.holders()
+    for (const pid of [...guardian, ...keeper]) kill(pid, 'SIGSTOP') // neither is to replace the other
+    for (const pid of [...guardian, ...keeper]) kill(pid, 'SIGKILL')
+    for (const target of this.devices()) execFileSync('umount', ['-l', target])
+    super[Symbol.dispose]()
+  }
+}
+
+/** Reads all files of the mounted image: fails for a wrong byte, counts errors. */
+export function readAll(mountpoint: string, name: string): { right: number; failed: number } {
+  const counts = { right: 0, failed: 0 }
+  for (const { path: file, sha256: want } of filesOf(name)) {
+    let got: string
+    try {
+      got = sha256(mountpoint + file)
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'EIO' })
+      counts.failed++
+      continue
+    }
+    expect(got, file).toBe(want)
+    counts.right++
+  }
+  return counts
+}
+
+/** How a mount's data arrives, as the API says it. */
+export async function transportOf(daemon: RunningDaemon, mountpoint: string): Promise<unknown> {
+  const { body } = await daemon.ask('GET', '/api/v1/daemon')
+  return (body as { backend_collection: Record<string, { transport: unknown }> }).backend_collection[mountpoint]?.transport
+}
+
+function kill(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch {
+    // it has ended
+  }
+}
+
+function textOf(file: string): string {
+  try {
+    return readFileSync(file, 'latin1')
+  } catch {
+    return '' // it has ended
+  }
+}
