@@ -8,12 +8,17 @@ import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { expectOfCase, VECTORS } from '../support/expect.ts'
 import { bootGuest, guestIsThere } from '../support/guest.ts'
-import { Scratch, startNydusd } from '../support/nydusd.ts'
+import { eventually, pause, Scratch, startNydusd } from '../support/nydusd.ts'
 import { requires } from '../support/requires.ts'
+import { killServer } from '../support/self-heal.ts'
+import { stormImage } from '../support/storm.ts'
 
 const IMAGE_TOOL = path.resolve(import.meta.dirname, '../../bin/nydus-image')
 const present = requires.root && requires.program('qemu-system-x86_64') && requires.that(guestIsThere(), 'needs a guest kernel (node scripts/guest.mjs)')
 
+/** A machine reads everything so often, and so many servers are killed meanwhile. */
+const KILLS = Number(process.env['STORM_ROUNDS'] ?? 4)
+const PASSES = Array.from({ length: 2 + Math.floor(KILLS / 10) }, (_, pass) => pass)
 const share = (scratch: Scratch): string => path.join(scratch.path, 'fs.sock')
 const where = (scratch: Scratch): readonly string[] => ['virtiofs', '--sock', share(scratch)]
 
@@ -101,22 +106,50 @@ echo ask; read answer; [ "$answer" = again ] && reboot -f`, { shares: { image: s
     expect(await guest.ended).toMatch(/GUEST: exit/)
   })
 
-  it('sees images come and go below one export, as Kata mounts them, on several queues', { timeout: 240_000 }, async () => {
+  it('sees images come and go below one export, as Kata mounts them, on several queues, and nothing of a server that is killed while it reads', { timeout: 240_000 }, async () => {
     using scratch = new Scratch()
+    const storm = stormImage(scratch, { cached: false })
+    const [, bootstrap, , config] = storm.args
     const tree = expectOfCase('v6-rich-zstd')!.filter(({ type, path: name }) => type === 'reg' && /^[\x21-\x7e]+$/.test(name))
-    await using daemon = await startNydusd(scratch, [], { where: where(scratch) })
+    await using daemon = await startNydusd(scratch, ['--self-heal'], { where: where(scratch) })
     await using guest = bootGuest(`
 mount -t virtiofs -o ro kata /mnt; echo; echo mounted
 read go; cd /mnt/rafs/1/lowerdir && find . -type f | sort | while read -r f; do echo "SUM $(sha256sum "$f")"; done
-cd /; echo; echo summed; read go; ls /mnt/rafs 2>&1 | head -1; echo; echo looked`, { shares: { kata: share(scratch) }, queues: 2 })
+cd /; echo; echo summed; read go
+for pass in ${PASSES.join(' ')}; do
+  echo 3 > /proc/sys/vm/drop_caches
+  cd /mnt/rafs/2/lowerdir && find . -type f | sort | while read -r f; do echo "SUM $(sha256sum "$f").$pass"; done
+done
+cd /; echo; echo stormed; read go; ls /mnt/rafs 2>&1 | head -1; echo; echo looked`, { shares: { kata: share(scratch) }, queues: 2 })
     await guest.appeared('\nmounted')
-    const body = JSON.stringify({ fs_type: 'rafs', source: path.join(VECTORS, 'v6-rich-zstd/image.boot'), config: readFileSync(scratch.config(), 'utf8') })
-    expect(await daemon.ask('POST', '/api/v1/mount?mountpoint=/rafs/1/lowerdir', body)).toMatchObject({ status: 204 })
+    const mount = async (mountpoint: string, source: string, text: string): Promise<void> =>
+      expect(await daemon.ask('POST', `/api/v1/mount?mountpoint=${mountpoint}`, JSON.stringify({ fs_type: 'rafs', source, config: text }))).toMatchObject({ status: 204 })
+    await mount('/rafs/2/lowerdir', bootstrap!, readFileSync(config!, 'utf8'))
+    await mount('/rafs/1/lowerdir', path.join(VECTORS, 'v6-rich-zstd/image.boot'), readFileSync(scratch.config(), 'utf8'))
     guest.type('\n')
     await guest.appeared('\nsummed')
     const seen = sumsOf(guest.console())
     expect(tree.filter((entry) => seen.get(entry.path.slice(1)) !== entry.sha256).map((entry) => entry.path)).toEqual([])
-    expect(await daemon.ask('DELETE', '/api/v1/mount?mountpoint=/rafs/1/lowerdir')).toMatchObject({ status: 204 })
+    const before = guest.console().length
+    guest.type('\n')
+    let kills = 0
+    const isDone = (): boolean => guest.console().slice(before).includes('\nstormed')
+    while (kills < KILLS && !isDone()) {
+      await pause(50 + Math.random() * 200)
+      await killServer(daemon, async (server) => {
+        if (kills++ % 2 === 1) return
+        process.kill(server, 'SIGSTOP') // what the machine asks now, nobody has seen when the server is killed
+        await pause(50)
+      })
+    }
+    await eventually(isDone, 'the machine has read everything', 120_000)
+    const read = sumsOf(guest.console().slice(before))
+    const wanted = new Map(readdirSync(storm.source, { recursive: true, encoding: 'utf8' }).filter((name) => name.includes('file')).flatMap((name) =>
+      PASSES.map((pass) => [`${name}.${pass}`, createHash('sha256').update(readFileSync(path.join(storm.source, name))).digest('hex')] as const)))
+    console.log(`a real machine: ${kills} servers killed while it read ${wanted.size} files`)
+    expect(read).toEqual(wanted)
+    expect(kills).toBeGreaterThan(2)
+    for (const number of [1, 2]) expect(await daemon.ask('DELETE', `/api/v1/mount?mountpoint=/rafs/${number}/lowerdir`)).toMatchObject({ status: 204 })
     guest.type('\n')
     await guest.appeared('\nlooked')
     expect(guest.console()).toMatch(/No such file/)
