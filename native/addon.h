@@ -115,6 +115,8 @@ void stream_register(napi_env env, napi_value exports);
 void deflate_register(napi_env env, napi_value exports);
 void mmap_register(napi_env env, napi_value exports);
 void file_register(napi_env env, napi_value exports);
+void beneath_register(napi_env env, napi_value exports);
+void beneath_file_register(napi_env env, napi_value exports);
 void mount_register(napi_env env, napi_value exports);
 void fsmount_register(napi_env env, napi_value exports);
 void fuse_register(napi_env env, napi_value exports);

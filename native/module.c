@@ -15,6 +15,8 @@ NAPI_MODULE_INIT() {
   deflate_register(env, exports);
   mmap_register(env, exports);
   file_register(env, exports);
+  beneath_register(env, exports);
+  beneath_file_register(env, exports);
   mount_register(env, exports);
   fsmount_register(env, exports);
   fuse_register(env, exports);

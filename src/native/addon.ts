@@ -107,6 +107,64 @@ export interface NativeAddon {
   /** dup(2), close-on-exec: the same open file, which an open of its name is not. */
   duplicateFd(fd: number): number
 
+  // --- beneath.c: below a directory. A `name` is a byte string, one component: '' . .. / and NUL are refused (EINVAL). No link is followed. ------
+  /** An O_PATH descriptor of a directory: where a tree begins. */
+  beneathRoot(path: Uint8Array): number
+  /** openat2(2) of a path of several components, with RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | `resolve` (1 no other file system, 4 no symbolic links). */
+  beneathOpen(directory: number, path: Uint8Array, flags: number, mode: number, resolve: number): number
+  /** openat(2) with O_NOFOLLOW | O_CLOEXEC. */
+  openChild(directory: number, name: string, flags: number, mode: number): number
+  /** An O_PATH descriptor of an entry, whatever it is; fills `status` (src/native/beneath.ts), handle included. */
+  lookupChild(directory: number, name: string, status: Uint8Array): number
+  /** Opens what `fd` refers to, non-blocking: a regular file or a directory, anything else is -6 (ENXIO). `mode` matters with O_TMPFILE. */
+  reopen(fd: number, flags: number, mode: number): number
+  /** open_by_handle_at(2); `mount` is a descriptor of that mount that is open for reading. */
+  openHandle(mount: number, type: number, handle: Uint8Array, flags: number): number
+  duplicate(fd: number): number
+  /** Fills `status` (src/native/beneath.ts); its handle only when asked for. */
+  statusOf(fd: number, status: Uint8Array, withHandle: boolean): number
+  /** lseek(2) to a cookie of 64 bits and getdents64(2) into `length` bytes of `buffer` at `at`: bytes, 0 at the end. `directoryRecords` decodes them. */
+  readDirectory(fd: number, cookieLow: number, cookieHigh: number, buffer: Uint8Array, at: number, length: number): number
+  makeDirectory(directory: number, name: string, mode: number): number
+  makeNodeAt(directory: number, name: string, mode: number, rdev: number): number
+  makeLink(directory: number, name: string, target: Uint8Array): number
+  /** One more name for what `fd` refers to. */
+  hardLink(fd: number, directory: number, name: string): number
+  /** renameat2(2): flags 1 no replacing, 2 exchange, 4 leave a whiteout. */
+  renameAt(directory: number, name: string, newDirectory: number, newName: string, flags: number): number
+  removeAt(directory: number, name: string, isDirectory: boolean): number
+  /** Target of the symbolic link that `fd` refers to: bytes. */
+  readLinkOf(fd: number, buffer: Uint8Array, at: number, length: number): number
+
+  // --- beneath-file.c: what is done to a file through a descriptor of it, O_PATH where nothing else is said --------------------------------------
+  changeMode(fd: number, mode: number): number
+  /** -1 leaves one as it is. */
+  changeOwner(fd: number, uid: number, gid: number): number
+  /** Nanoseconds 2^30 - 1 is now, 2^30 - 2 leaves one as it is (UTIME_NOW, UTIME_OMIT). */
+  changeTimes(fd: number, accessSeconds: number, accessNanoseconds: number, changeSeconds: number, changeNanoseconds: number): number
+  /** Of a descriptor that is open for writing. */
+  changeSize(fd: number, size: number): number
+  /** Writes a fuse_kstatfs (80 bytes) into `buffer` at `at`. */
+  statfsOf(fd: number, buffer: Uint8Array, at: number): number
+  /** Bytes, into `length` of `buffer` at `at`; with a length of 0 how many there are. */
+  getXattrOf(fd: number, name: string, buffer: Uint8Array, at: number, length: number): number
+  listXattrOf(fd: number, buffer: Uint8Array, at: number, length: number): number
+  /** Flags 1: must not exist yet, 2: must exist. */
+  setXattrOf(fd: number, name: string, value: Uint8Array, flags: number): number
+  removeXattrOf(fd: number, name: string): number
+  /** preadv2(2) into a slice of `buffer`; flags 8 (RWF_NOWAIT): -11 (EAGAIN) instead of waiting for the disk. */
+  readAt(fd: number, buffer: Uint8Array, at: number, length: number, offset: number, flags: number): number
+  /** pwritev2(2) from a slice of `buffer`. */
+  writeAt(fd: number, buffer: Uint8Array, at: number, length: number, offset: number, flags: number): number
+  /** copy_file_range(2). */
+  copyRange(from: number, fromOffset: number, to: number, toOffset: number, length: number): number
+  /** fsync(2) or fdatasync(2), of a descriptor that is really open. */
+  syncFd(fd: number, dataOnly: boolean): number
+  /** Who owns what THIS THREAD makes from now on; its capabilities over files stay. -1 (EPERM) when that is not allowed. */
+  actAs(uid: number, gid: number): number
+  /** Gives this thread a umask of its own, 0. */
+  ownUmask(): number
+
   // --- mount.c ---------------------------------------------------------------------------------------------------------------
   mount(source: Uint8Array, target: Uint8Array, type: string, flags: number, data: Uint8Array): number
   umount(target: Uint8Array, flags: number): number
