@@ -206,9 +206,7 @@ static napi_value act_as(napi_env env, napi_callback_info info) {
 
 static napi_value own_umask(napi_env env, napi_callback_info info) {
   (void)info;
-  if (unshare(CLONE_FS) < 0) return number(env, -errno);
-  umask(0);
-  return number(env, 0);
+  return result_of(env, unshare(CLONE_FS));
 }
 
 void beneath_file_register(napi_env env, napi_value exports) {

@@ -162,7 +162,7 @@ export interface NativeAddon {
   syncFd(fd: number, dataOnly: boolean): number
   /** Who owns what THIS THREAD makes from now on; its capabilities over files stay. -1 (EPERM) when that is not allowed. */
   actAs(uid: number, gid: number): number
-  /** Gives this thread a umask of its own, 0. */
+  /** What `umask` sets is this thread's alone from now on (its working directory too). */
   ownUmask(): number
 
   // --- mount.c ---------------------------------------------------------------------------------------------------------------

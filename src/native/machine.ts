@@ -64,3 +64,9 @@ function readText(file: string): string | undefined {
     return undefined // no such controller, or not for us to see: then it does not limit us in a way we could know
   }
 }
+
+/** Descriptors that this process may have open, as of now. */
+export function descriptorLimit(read: ReadText = readText): number {
+  const value = /^Max open files\s+(\S+)/m.exec(read('/proc/self/limits') ?? '')?.[1]
+  return value === undefined || value === 'unlimited' ? 2 ** 20 : Number(value)
+}

@@ -5,7 +5,7 @@ import path from 'node:path'
 import { byteString } from '../../core/byte-string.ts'
 import { CodedError } from '../../core/errors.ts'
 import { openConfiguredImage, prefetchImage, prefetchItem, prefetchOf, type RafsImage } from '../../rafs/index.ts'
-import { imageFileSystem, type MountedFileSystem, type MountRequest, type Watched } from '../../serve/index.ts'
+import { imageFileSystem, openSharedDirectory, type MountedFileSystem, type MountRequest, type Watched } from '../../serve/index.ts'
 import { localfsConfig, type NetworkParts, type NydusConfig, parseConfig, shownConfig } from '../../storage/index.ts'
 import type { OptionName } from './options.ts'
 
@@ -18,12 +18,15 @@ export const NETWORK: NetworkParts = {
 /** `imagePullAuth`: credentials that replace those of the configuration. */
 export interface OpenOptions { readonly signal: AbortSignal; readonly imagePullAuth: string | undefined }
 
-/** What is to be mounted at the start, or undefined without a bootstrap; only with one is the configuration read. @throws CONFIG_INVALID, FORMAT_*, RAFS_NOT_FOUND */
+/** What is to be mounted at the start, or undefined without a bootstrap or a directory; only with a bootstrap is the configuration read. @throws CONFIG_INVALID, FORMAT_*, RAFS_NOT_FOUND */
 export async function openFirstMount(values: ReadonlyMap<OptionName, string>, { signal, imagePullAuth }: OpenOptions): Promise<MountedFileSystem | undefined> {
+  const mountpoint = values.get('virtual-mountpoint')!
+  const directory = values.get('shared-dir')
+  if (directory !== undefined) return openSharedDirectory({ mountpoint, type: 'PassthroughFs', source: directory, config: '' })
   const source = values.get('bootstrap')
   if (source === undefined) return undefined
   const { config, settings } = await configurationOf(values, imagePullAuth)
-  return await openImage({ mountpoint: '/', type: 'Rafs', source, config, prefetchFiles: prefetchFilesOf(values) }, settings, { signal })
+  return await openImage({ mountpoint, type: 'Rafs', source, config, prefetchFiles: prefetchFilesOf(values) }, settings, { signal })
 }
 
 /** The list of `--prefetch-files`, byte strings. */
@@ -40,7 +43,8 @@ export async function openDisk(values: ReadonlyMap<OptionName, string>, { signal
 
 /** Opens what the API asks for, or a saved state has. @throws CONFIG_INVALID, SERVE_UNSUPPORTED, FORMAT_*, RAFS_NOT_FOUND */
 export async function openMount(request: MountRequest, { signal, imagePullAuth }: OpenOptions): Promise<MountedFileSystem> {
-  if (request.type !== 'Rafs') throw new CodedError('SERVE_UNSUPPORTED', `this version mounts images (rafs) only, not ${request.type}`)
+  if (request.type === 'PassthroughFs') return openSharedDirectory(request)
+  if (request.type !== 'Rafs') throw new CodedError('SERVE_UNSUPPORTED', `nothing is mounted as ${request.type}`)
   return await openImage(request, await parseConfig(request.config, { imagePullAuth }), { signal })
 }
 

@@ -2,7 +2,6 @@
 
 import { existsSync } from 'node:fs'
 import path from 'node:path'
-import { CodedError } from '../../core/errors.ts'
 import { machineLimits } from '../../native/machine.ts'
 import { type ApiDaemon, type ApiOptions, type ApiServer, Daemon, type DaemonEnd, decodeState, ErrorEvents, type FailoverPolicy, type GuestHolder, mountedDevice, type WorkerPool } from '../../serve/index.ts'
 import { explain, type LogLevel } from '../conventions.ts'
@@ -44,7 +43,6 @@ export interface Order { readonly kind: 'fuse' | 'virtiofs' | 'uffd'; readonly v
 
 /** Runs a daemon to its end. Rejects with what has kept it from starting, then nothing is mounted. */
 export async function serve({ kind, values }: Order, host: Host): Promise<{ readonly end: DaemonEnd; readonly log: Log }> {
-  refuseLaterOptions(values)
   // SAFETY: parseArguments admits the names of LOG_LEVELS only.
   const log = new Log({ level: values.get('log-level') as LogLevel, file: values.get('log-file'), rotationMiB: Number(values.get('log-rotation-size')), events: host.pool === undefined })
   const stop = new AbortController()
@@ -118,11 +116,6 @@ function fuseService(values: Values, host: Host): Service {
       }
     },
   }
-}
-
-function refuseLaterOptions(values: Values): void {
-  if (values.has('shared-dir')) throw new CodedError('CONFIG_INVALID', '--shared-dir (passing a directory through) is not in this version of nydusd')
-  if (values.get('virtual-mountpoint') !== '/') throw new CodedError('CONFIG_INVALID', '--virtual-mountpoint other than / is not in this version of nydusd')
 }
 
 async function listen(daemon: ApiDaemon, log: Log, values: Values, host: Host): Promise<ApiServer | undefined> {

@@ -126,7 +126,7 @@ export class Daemon {
     const began = performance.now()
     this.#life.apply('mount')
     const mountpoint = prepareMountpoint(this.#options.mountpoint)
-    const session = mountSession(mountpoint, { xattrs: root?.fileSystem.hasXattr ?? true, writable: this.#options.writable })
+    const session = mountSession(mountpoint, { xattrs: root?.fileSystem.hasXattr ?? true, writable: this.#options.writable, opens: root?.type === 'PassthroughFs' })
     if (root) this.#mounts.place(root)
     this.#serve(session)
     publish('serve:mount:done', { mountpoint, durationMs: performance.now() - began })
