@@ -66,7 +66,7 @@ describe('nydusctl', () => {
       [['metrics', 'fsstats'], 1, /refuses \(404\): .*NoCounter/],
       [['mount', '-s', BOOT, '-c', '/nonexistent', '-m', '/one', '-t', 'rafs'], 1, /cannot read \/nonexistent/],
       [['mount', '-s', BOOT, '-m', '/one'], 2, /--config <config>\n {2}--type <type>/],
-      [['mount', '-s', BOOT, '-c', scratch.config(), '-m', '/one', '-t', 'passthrough_fs'], 1, /refuses \(501\)/],
+      [['mount', '-s', BOOT, '-c', scratch.config(), '-m', '/one', '-t', 'passthrough_fs'], 1, /refuses \(400\): cannot share/],
       [['metrics', 'nothing'], 2, /possible values: backend, cache, fsstats/],
       [['set', 'log-level', 'loud'], 2, /possible values: trace/],
       [['info', '--interval', 'x'], 2, /invalid value 'x'/],

@@ -78,7 +78,7 @@ describe('the API', () => {
     await check(500, 'DELETE', '/api/v1/mount?mountpoint=%2Fm')
     await check(400, 'DELETE', '/api/v1/mount')
     await check(400, 'POST', '/api/v1/mount?mountpoint=%2Fm', '{}')
-    await check(501, 'POST', '/api/v1/mount?mountpoint=%2Fm', mount.replace('"rafs"', '"passthroughfs"'))
+    await check(400, 'POST', '/api/v1/mount?mountpoint=%2Fm', mount.replace('"rafs"', '"passthroughfs"'))
     await check(500, 'PUT', '/api/v1/mount?mountpoint=%2Fm', mount)
     await check(204, 'POST', '/api/v1/mount?mountpoint=%2Fm', mount)
     await check(204, 'PUT', '/api/v1/mount?mountpoint=%2Fm', mount)

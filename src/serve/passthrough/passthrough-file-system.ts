@@ -4,7 +4,6 @@
 // Who may do what is decided by the kernel that asks (default_permissions); files are made in the name of who asks.
 
 import { closeSync, constants } from 'node:fs'
-import { S_IFDIR, S_IFMT, S_IFREG } from '../../format/erofs/inode.ts'
 import { directoryRecords, FileStatus } from '../../native/beneath.ts'
 import { native } from '../../native/load.ts'
 import { ERRNO } from '../errno.ts'
