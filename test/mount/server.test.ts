@@ -1,13 +1,14 @@
 // nydusd --server SOCKET: one server process behind the holders of many daemons.
 
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statfsSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statfsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { VECTORS } from '../support/expect.ts'
 import { eventually, pause, type RunningDaemon, runNydusd, Scratch, startNydusd } from '../support/nydusd.ts'
 import { clock } from '../support/readers.ts'
+import { isRunning, pssOf, serverOn } from '../support/self-heal.ts'
 import { storm, stormImage } from '../support/storm.ts'
 
 /** Daemons at once. */
@@ -28,25 +29,7 @@ afterEach(() => {
   rmSync(directory, { recursive: true, force: true })
 })
 
-/** The server on `socket`. */
-function serverPid(): number | undefined {
-  return readdirSync('/proc').filter((name) => /^\d+$/.test(name)).map(Number).find((pid) => {
-    try {
-      const words = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0')
-      return words[0] === 'node' && words[2] === '--holders' && words[3] === socket
-    } catch {
-      return false // gone
-    }
-  })
-}
-
-function pssOf(pid: number): number {
-  return Number(/^Pss:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1'))?.[1]) / 1024
-}
-
-async function isRunning(daemon: RunningDaemon): Promise<boolean> {
-  return await daemon.ask('GET', '/api/v1/daemon').then(({ body }) => JSON.stringify(body).includes('"state":"RUNNING"'), () => false)
-}
+const serverPid = (): number | undefined => serverOn(socket)
 
 describe('nydusd --server', () => {
   it(`serves ${DAEMONS} daemons with 350 MiB in all, and brings all of them back when it is killed`, async () => {

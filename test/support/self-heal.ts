@@ -1,6 +1,6 @@
 // The server behind the holder of a daemon, and its end.
 
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { eventually, type RunningDaemon } from './nydusd.ts'
 import { clock } from './readers.ts'
 
@@ -27,4 +27,21 @@ export async function killServer(daemon: RunningDaemon, before: (pid: number) =>
   meanwhile()
   await eventually(() => isRunning(daemon), 'the next server answers', 30_000)
   return at
+}
+
+/** The server of many holders on `socket`. */
+export function serverOn(socket: string): number | undefined {
+  return readdirSync('/proc').filter((name) => /^\d+$/.test(name)).map(Number).find((pid) => {
+    try {
+      const words = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0')
+      return words[0] === 'node' && words[2] === '--holders' && words[3] === socket
+    } catch {
+      return false // gone
+    }
+  })
+}
+
+/** Proportional set size, MiB. */
+export function pssOf(pid: number): number {
+  return Number(/^Pss:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1'))?.[1]) / 1024
 }

@@ -10,7 +10,7 @@ import { native } from '../../native/load.ts'
 import { contentOf, memoryFile } from '../../native/memory-file.ts'
 import { machineLimits } from '../../native/machine.ts'
 import { watchDescriptor } from '../../native/poll.ts'
-import { type ApiDaemon, type ApiOptions, ApiServer, WorkerPool } from '../../serve/index.ts'
+import { type ApiDaemon, type ApiOptions, ApiServer, type DeviceThreads, WorkerPool } from '../../serve/index.ts'
 import { EXIT, explain } from '../conventions.ts'
 import { raiseFileLimit } from './limits.ts'
 import { Log } from './logging.ts'
@@ -56,7 +56,10 @@ export async function serveHolder(channel: number): Promise<number> {
 export async function serveHolders(socket: string): Promise<number> {
   const log = new Log({ level: 'info', file: undefined, rotationMiB: 0 })
   await raiseFileLimit(MAX_FILES, (message) => log.write('warn', message))
-  const pool = new WorkerPool(machineLimits().processors, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 })
+  const { processors } = machineLimits()
+  let devices: Promise<DeviceThreads> | undefined
+  const deviceThreads = (): Promise<DeviceThreads> => devices ??= import('../../serve/virtiofs/device-threads.ts').then((module) => new module.DeviceThreads(processors))
+  const pool = new WorkerPool(processors, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 })
   rmSync(socket, { force: true }) // who starts this process has the lock beside it
   const listener = native().unixListen(Buffer.from(socket), true)
   if (listener < 0) throw new CodedError('CONFIG_INVALID', `cannot listen on ${socket}: errno ${-listener}`, { socket, errno: -listener })
@@ -69,22 +72,23 @@ export async function serveHolders(socket: string): Promise<number> {
       if (channel < 0) return
       clearTimeout(idle)
       holders++
-      void serveOneOf(channel, pool).finally(() => {
+      void serveOneOf(channel, { pool, deviceThreads }).finally(() => {
         if (--holders === 0) idle = setTimeout(() => { unwatch(); resolve() }, IDLE_MS)
       })
     })
   })
   rmSync(socket, { force: true })
   native().closeFd(listener)
-  if (!(await pool.stop())) die()
+  const stopped = await Promise.all([pool.stop(), devices?.then((threads) => threads.stop()) ?? true])
+  if (stopped.includes(false)) die()
   return EXIT.ok
 }
 
-async function serveOneOf(channel: number, pool: WorkerPool): Promise<void> {
+async function serveOneOf(channel: number, shared: Pick<RunOptions, 'pool' | 'deviceThreads'>): Promise<void> {
   const holder = new Holder(channel)
   const greeting = await holder.greeting
   if (!greeting) return
-  const { code, text, again } = await run(holder, greeting, { pool })
+  const { code, text, again } = await run(holder, greeting, shared)
   if (!again) holder.say(['exit', String(code), text])
   holder.close()
 }
@@ -96,14 +100,15 @@ function die(): void {
 
 /** `again`: a mount that cannot be continued now (its files are gone, memory is short) may be later; the holder tries, more and more slowly. */
 interface Outcome { readonly code: number; readonly text: string; readonly stuck?: boolean; readonly again?: boolean }
-interface RunOptions { readonly pool?: WorkerPool; onStart?(stop: () => void): Promise<void> }
+interface RunOptions { readonly pool?: WorkerPool; deviceThreads?(): Promise<DeviceThreads>; onStart?(stop: () => void): Promise<void> }
 
-async function run(holder: Holder, greeting: Greeting, { pool, onStart }: RunOptions): Promise<Outcome> {
+async function run(holder: Holder, greeting: Greeting, { pool, deviceThreads, onStart }: RunOptions): Promise<Outcome> {
   const command = interpret(greeting.argv)
   if ('code' in command) return { code: command.code, text: (command.out ?? command.error ?? '').trimEnd() }
   try {
     const { end, log } = await serve({ ...command, values: absolute(command.values, greeting.directory) }, {
       ...(pool && { pool }),
+      ...(deviceThreads && { deviceThreads }),
       imagePullAuth: greeting.imagePullAuth,
       failed(error) {
         process.stderr.write(`${explain(error)}\n`)

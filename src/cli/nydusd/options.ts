@@ -135,7 +135,7 @@ function shownName(name: OptionName): string {
 
 /** What makes no sense with the other service. */
 const FOREIGN: Readonly<Record<Service, readonly OptionName[]>> = {
-  fuse: ['sock', 'hybrid-mode'], virtiofs: ['mountpoint', 'writable', 'upgrade', 'supervisor', 'failover-policy', 'server'],
+  fuse: ['sock', 'hybrid-mode'], virtiofs: ['mountpoint', 'writable', 'upgrade', 'supervisor', 'failover-policy'],
   uffd: ['mountpoint', 'writable', 'upgrade', 'supervisor', 'failover-policy', 'self-heal', 'server', 'shared-dir', 'hybrid-mode'],
 }
 

@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { machineLimits } from '../../native/machine.ts'
-import { type ApiDaemon, type ApiOptions, type ApiServer, Daemon, type DaemonEnd, decodeState, ErrorEvents, type FailoverPolicy, type GuestHolder, mountedDevice, type WorkerPool } from '../../serve/index.ts'
+import { type ApiDaemon, type ApiOptions, type ApiServer, Daemon, type DaemonEnd, decodeState, ErrorEvents, type FailoverPolicy, type DeviceThreads, type GuestHolder, mountedDevice, type WorkerPool } from '../../serve/index.ts'
 import { explain, type LogLevel } from '../conventions.ts'
 import { buildInfo } from '../version.ts'
 import { raiseFileLimit } from './limits.ts'
@@ -30,6 +30,8 @@ export interface Host {
   failed?(error: Error): void
   /** Workers of a process that serves several daemons. Events and limits are that process's then. */
   readonly pool?: WorkerPool
+  /** Threads for devices of virtual machines, in the same case. */
+  deviceThreads?(): Promise<DeviceThreads>
   /** IMAGE_PULL_AUTH. */
   readonly imagePullAuth: string | undefined
   /** Makes the API reachable at the path of `options`. @throws CONFIG_INVALID */

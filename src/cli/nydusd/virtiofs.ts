@@ -7,10 +7,12 @@ import { openFirstMount, openMount } from './image.ts'
 import type { Host, Service, Values } from './service.ts'
 
 /** A daemon that listens on `--sock`, with the image of `--bootstrap` at its root if there is one. */
-export function virtiofsService(values: Values, { imagePullAuth, guest, keep, kept }: Host): Service {
+export async function virtiofsService(values: Values, { imagePullAuth, guest, keep, kept, failed, deviceThreads }: Host): Promise<Service> {
   const daemon = new VirtiofsDaemon({
     id: values.get('id') ?? '', supervisor: undefined, socket: values.get('sock')!,
     openMount: async (request, options) => await openMount(request, { ...options, imagePullAuth }),
+    ...(failed && { failed: (error) => failed(error) }),
+    ...(deviceThreads && { threads: await deviceThreads() }),
     ...(guest && { holder: { isListening: guest.isListening, give: (...words) => guest.give(...words), keep: (bytes) => keep?.({ bytes, fds: [], mountpoint: '', device: '' }) } }),
   })
   return {

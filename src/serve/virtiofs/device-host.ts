@@ -1,7 +1,6 @@
-// The main thread's side of a vhost-user-fs device: its socket, its thread, and the answers to what the thread could not answer alone.
+// The main thread's side of a vhost-user-fs device: its socket, its place in a thread, and the answers to what the thread could not answer alone.
 
 import { rmSync } from 'node:fs'
-import { Worker } from 'node:worker_threads'
 import { publish } from '../../core/diagnostics.ts'
 import { CodedError, fromMessage } from '../../core/errors.ts'
 import { native } from '../../native/load.ts'
@@ -12,12 +11,16 @@ import { listenOn } from '../unix-listener.ts'
 import type { WorkerMount } from '../worker/messages.ts'
 import { within } from '../worker/pool.ts'
 import type { HeldDevice } from './device-state.ts'
-import type { DeviceStart, FromDevice, ToDevice } from './messages.ts'
+import type { DeviceThreads, OpenedDevice } from './device-threads.ts'
+import type { FromDevice } from './messages.ts'
 
 /** LIMIT: the thread answers a wake-up between two requests; one that has not after this long is stuck in a system call. */
 const STOP_TIMEOUT_MS = 2_000
 
 export interface DeviceHostOptions {
+  readonly threads: DeviceThreads
+  /** What it shows from the beginning. */
+  readonly mounts: readonly WorkerMount[]
   /** Where the socket is made. What lies there is removed when it is a socket that nobody listens on. */
   readonly socket: string
   readonly counters: SharedArrayBuffer
@@ -26,9 +29,9 @@ export interface DeviceHostOptions {
   readonly owner: Owner
   readonly policy: ConnectionPolicy
   /** Whoever keeps the connections of monitors for the next server. */
-  readonly holder?: GuestHolder | undefined
+  readonly holder: GuestHolder | undefined
   /** What a device before this one has left; the descriptors are this one's. */
-  readonly restored?: HeldDevice | undefined
+  readonly restored: HeldDevice | undefined
 }
 
 /** Keeps a device for servers that come and go (native/holder/guest.c). */
@@ -54,63 +57,44 @@ export interface DeviceListener {
 export class DeviceHost {
   readonly #options: DeviceHostOptions
   readonly #listener: DeviceListener
-  readonly #worker: Worker
+  readonly #device: OpenedDevice
   /** Where monitors connect, or what their messages come through. */
   readonly #entrance: number
-  readonly #wakeUp: number
-  readonly #exited: Promise<void>
   readonly #unmounting = new Map<number, () => void>()
-  #stopping = false
 
   /** @throws SERVE_MOUNT when the socket cannot be made */
   constructor(options: DeviceHostOptions, listener: DeviceListener) {
     this.#options = options
     this.#listener = listener
-    const { holder, socket } = options
+    const { holder, socket, threads, restored, mounts, counters, thread, owner, policy } = options
     this.#entrance = holder ? openChannel(holder, socket) : listenOn(socket)
-    this.#wakeUp = native().eventCreate()
-    const workerData: DeviceStart = {
-      listener: holder ? -1 : this.#entrance, channel: holder ? this.#entrance : -1, restored: options.restored, wakeUp: this.#wakeUp, counters: options.counters, thread: options.thread, owner: options.owner, policy: options.policy,
-    }
-    this.#worker = new Worker(new URL('./device-thread.js', import.meta.url), { workerData })
-    this.#worker.on('message', (message: FromDevice) => this.#hear(message))
-    this.#worker.on('error', (error) => this.#fail(error instanceof Error ? error : new Error(String(error))))
-    this.#exited = new Promise((resolve) => this.#worker.once('exit', () => {
-      this.#fail(new Error('the thread of the device ended by itself'))
-      resolve()
-    }))
+    const entrance = holder ? { listener: -1, channel: this.#entrance } : { listener: this.#entrance, channel: -1 }
+    this.#device = threads.open({ ...entrance, restored, mounts, counters, thread, owner, policy }, (message) => this.#hear(message))
   }
 
   /** Shows one more mount. */
   addMount(mount: WorkerMount): void {
-    this.#post({ kind: 'mount', ...mount })
+    this.#device.post({ kind: 'mount', ...mount })
   }
 
   /** Resolves when the thread touches nothing of the mount any more: true; false when it is stuck. */
   async dropMount(serial: number): Promise<boolean> {
     const done = new Promise<void>((resolve) => this.#unmounting.set(serial, resolve))
-    this.#post({ kind: 'unmount', serial })
+    this.#device.post({ kind: 'unmount', serial })
     return await within(STOP_TIMEOUT_MS, done)
   }
 
   /** The whole reply to a miss, header included. */
   answer(token: number, bytes: Uint8Array): void {
-    this.#post({ kind: 'answer', token, bytes })
+    this.#device.post({ kind: 'answer', token, bytes })
   }
 
-  /** Ends the thread and removes the socket. False when the thread is stuck in a system call. */
+  /** Ends the device and removes the socket. False when its thread is stuck in a system call. */
   async stop(): Promise<boolean> {
-    this.#stopping = true
     rmSync(this.#options.socket, { force: true })
-    this.#post({ kind: 'stop' })
-    const stopped = await within(STOP_TIMEOUT_MS, this.#exited)
-    if (stopped) for (const fd of [this.#entrance, this.#wakeUp]) native().closeFd(fd)
-    return stopped
-  }
-
-  #post(message: ToDevice): void {
-    this.#worker.postMessage(message)
-    native().eventSignal(this.#wakeUp)
+    const closed = await this.#device.close()
+    if (closed) native().closeFd(this.#entrance)
+    return closed
   }
 
   #hear(message: FromDevice): void {
@@ -124,13 +108,8 @@ export class DeviceHost {
         this.#unmounting.delete(message.serial)
         break
       case 'warning': publish('serve:warning:raised', { message: message.message }); break
-      case 'request-error': publish('serve:request:error', message); break
-      case 'failed': this.#fail(fromMessage(message.error))
+      case 'failed': this.#listener.failed(fromMessage(message.error))
     }
-  }
-
-  #fail(error: Error): void {
-    if (!this.#stopping) this.#listener.failed(error)
   }
 }
 

@@ -3,8 +3,11 @@
 import { closeSync } from 'node:fs'
 import { CodedError } from '../../core/errors.ts'
 import { dataViewOf } from '../../core/struct.ts'
+import type { NativeAddon } from '../../native/addon.ts'
 import { native } from '../../native/load.ts'
+import { outHeader } from '../../wire/fuse/header.ts'
 import type { MemoryRegion } from '../../wire/vhost-user/message.ts'
+import type { Extents } from '../fuse/served-file-system.ts'
 
 /** LIMIT: regions that a front end may have at once; QEMU has a handful, with hot-plugged memory up to its own limit of 32. */
 export const MAX_REGIONS = 32
@@ -127,4 +130,21 @@ function unmapRegion({ windows, fd }: Region): void {
 function unmapWindow({ mapping }: Window): void {
   native().unguardMapping(mapping)
   native().munmap(mapping)
+}
+
+/** Reads `extents` of files straight into `parts` of guest memory, behind a reply's header. False when a file ends before. */
+export function readInto(addon: NativeAddon, { fds, offsets, lengths, count }: Extents, parts: readonly Buffer[]): boolean {
+  let part = 0
+  let at = outHeader.size
+  for (let i = 0; i < count; i++) {
+    for (let done = 0; done < lengths[i]!;) {
+      while (at >= parts[part]!.length) at -= parts[part++]!.length
+      const target = parts[part]!
+      const size = addon.pread(fds[i]!, target, at, Math.min(lengths[i]! - done, target.length - at), offsets[i]! + done)
+      if (size <= 0) return false
+      done += size
+      at += size
+    }
+  }
+  return true
 }

@@ -103,7 +103,7 @@ export class InflightRegion {
     } catch (cause) {
       throw new CodedError('SERVE_BAD_GUEST', 'the record of requests cannot be mapped', { size: shape.size }, { cause })
     }
-    native().guardMapping(this.#mapping)
+    if (!shape.own) native().guardMapping(this.#mapping) // nobody else has it open then
     this.#view = dataViewOf(new Uint8Array(this.#mapping))
   }
 
@@ -120,7 +120,7 @@ export class InflightRegion {
   }
 
   close(): void {
-    native().unguardMapping(this.#mapping)
+    if (!this.shape.own) native().unguardMapping(this.#mapping)
     native().munmap(this.#mapping)
     closeSync(this.fd)
   }

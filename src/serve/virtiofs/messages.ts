@@ -1,4 +1,4 @@
-// What the main thread and the thread of a vhost-user-fs device say to each other. Plain data: it crosses a thread boundary.
+// What the main thread and a thread of vhost-user-fs devices say to each other. Plain data: it crosses a thread boundary.
 
 import type { ErrorMessage } from '../../core/errors.ts'
 import type { Owner } from '../fuse/attributes.ts'
@@ -7,19 +7,30 @@ import type { Miss } from '../fuse/core.ts'
 import type { WorkerMount } from '../worker/messages.ts'
 import type { HeldDevice } from './device-state.ts'
 
-/** workerData: descriptors belong to the main thread, except those of `restored`. `thread`: which block of the counters is its own. */
+/** workerData. The descriptor belongs to the main thread. */
+export interface ThreadStart { readonly wakeUp: number }
+
+/** What a device begins with. Descriptors belong to the main thread, except those of `restored`. `thread`: which block of the counters is its own. */
 export interface DeviceStart {
   /** Where front ends connect; or, when a holder keeps their connections, `channel`. The other is -1. */
   readonly listener: number
   readonly channel: number
   /** What a device before this one has left. */
   readonly restored: HeldDevice | undefined
-  readonly wakeUp: number
+  readonly mounts: readonly WorkerMount[]
   readonly counters: SharedArrayBuffer
   readonly thread: number
   readonly owner: Owner
   readonly policy: ConnectionPolicy
 }
+
+/** Devices are numbered from 1. */
+export type ToThread =
+  | { readonly kind: 'open'; readonly device: number; readonly start: DeviceStart }
+  | { readonly kind: 'device'; readonly device: number; readonly message: ToDevice }
+  /** Answered with `closed`. */
+  | { readonly kind: 'close'; readonly device: number }
+  | { readonly kind: 'stop' }
 
 export type ToDevice =
   | ({ readonly kind: 'mount' } & WorkerMount)
@@ -27,7 +38,9 @@ export type ToDevice =
   | { readonly kind: 'unmount'; readonly serial: number }
   /** The whole reply to a miss, header included. */
   | { readonly kind: 'answer'; readonly token: number; readonly bytes: Uint8Array }
-  | { readonly kind: 'stop' }
+
+/** Of device 0: what concerns all of the thread. */
+export interface FromThread { readonly device: number; readonly message: FromDevice }
 
 export type FromDevice =
   | { readonly kind: 'front-end'; readonly connected: boolean }
@@ -39,6 +52,8 @@ export type FromDevice =
   | { readonly kind: 'cancel'; readonly token: number }
   /** Answer to unmount: descriptors and mappings of the file system are not touched any more. */
   | { readonly kind: 'unmounted'; readonly serial: number }
+  /** Answer to close: nothing of the device is touched any more. */
+  | { readonly kind: 'closed' }
   | { readonly kind: 'request-error'; readonly opcode: number; readonly errno: number; readonly message: string }
   | { readonly kind: 'warning'; readonly message: string }
   | { readonly kind: 'failed'; readonly error: ErrorMessage }

@@ -11,9 +11,11 @@ import type { MountedFileSystem, MountRequest, OpenMount } from '../daemon/file-
 import { type DaemonStateName, LifeCycle } from '../daemon/life-cycle.ts'
 import { type MountInfo, Mounts } from '../daemon/mounts.ts'
 import { type Inflight, MissDesk, REQUEST_DEADLINE_MS } from '../miss-desk.ts'
+import type { WorkerMount } from '../worker/messages.ts'
 import { encodeState, type SavedState } from '../daemon/saved-state.ts'
 import { DeviceHost, type GuestHolder } from './device-host.ts'
 import type { HeldDevice } from './device-state.ts'
+import { DeviceThreads } from './device-threads.ts'
 
 /** The device's thread; the main thread's counters are the block behind it. */
 const DEVICE_THREAD = 0
@@ -26,6 +28,10 @@ export interface VirtiofsDaemonOptions {
   readonly openMount: OpenMount
   /** A read that has no bytes after this long fails with EIO. */
   readonly requestDeadlineMs?: number
+  /** Threads that other daemons use too, which end with none of them; default one of its own. */
+  readonly threads?: DeviceThreads
+  /** The device's thread is broken: default to end. */
+  readonly failed?: (error: Error) => void
   /** Whoever keeps the connection of the machine while servers come and go, and hears what the next one needs to know of mounts. */
   readonly holder?: GuestHolder & { keep(state: Uint8Array): void }
 }
@@ -41,12 +47,14 @@ export class VirtiofsDaemon {
   readonly #mounts: Mounts
   readonly #closing = new AbortController()
   readonly #background = new Set<Promise<void>>()
+  readonly #threads: DeviceThreads
   #device: DeviceHost | undefined
   #ending: Promise<DaemonEnd> | undefined
   #finish!: (end: DaemonEnd) => void
 
   constructor(options: VirtiofsDaemonOptions) {
     this.#options = options
+    this.#threads = options.threads ?? new DeviceThreads(1)
     this.done = new Promise((resolve) => { this.#finish = resolve })
     this.#desk = new MissDesk(new OperationCounters(this.#counters, DEVICE_THREAD + 1), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS)
     this.#mounts = new Mounts({
@@ -86,26 +94,23 @@ export class VirtiofsDaemon {
   }
 
   #serve(restored?: HeldDevice): void {
-    const { holder } = this.#options
-    const device = new DeviceHost({
-      socket: this.#options.socket, counters: this.#counters, thread: DEVICE_THREAD, owner: { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 },
-      policy: { xattrs: true, writable: false }, holder, restored,
+    const { socket, holder, failed } = this.#options
+    const begin = (mounts: readonly WorkerMount[]): DeviceHost => new DeviceHost({
+      socket, counters: this.#counters, thread: DEVICE_THREAD, owner: { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 },
+      policy: { xattrs: true, writable: false }, threads: this.#threads, mounts, holder, restored,
     }, {
       // each request is a session of its own: a guest may use a number twice
-      miss: (token, miss, at) => this.#mounts.take(token, (message) => device.answer(token, message), miss, at),
-      request: (token, serial, bytes, at) => this.#mounts.request((message) => device.answer(token, message), serial, bytes, at),
+      miss: (token, miss, at) => this.#mounts.take(token, (message) => this.#device?.answer(token, message), miss, at),
+      request: (token, serial, bytes, at) => this.#mounts.request((message) => this.#device?.answer(token, message), serial, bytes, at),
       cancel: (token) => this.#desk.cancel(token),
-      frontEnd: (connected) => publish('serve:guest:changed', { socket: this.#options.socket, connected }),
-      failed: (error) => void this.#end({ error }),
+      frontEnd: (connected) => publish('serve:guest:changed', { socket, connected }),
+      failed: (error) => failed ? failed(error) : void this.#end({ error }),
     })
-    this.#device = device
     this.#mounts.serve({
       xattrs: true,
-      begin: (mounts) => {
-        for (const mount of mounts) device.addMount(mount)
-      },
-      addMount: (mount) => device.addMount(mount),
-      dropMount: (serial) => device.dropMount(serial),
+      begin: (mounts) => { this.#device = begin(mounts) },
+      addMount: (mount) => this.#device?.addMount(mount),
+      dropMount: async (serial) => await this.#device?.dropMount(serial) ?? true,
       forget: async () => ({ freed: Promise.resolve() }), // a guest is told nothing: what may change is not cached there
     })
     this.#life.apply('start')
@@ -184,7 +189,7 @@ export class VirtiofsDaemon {
     this.#life.apply('stop')
     this.#closing.abort()
     await Promise.all([this.#desk.close(), ...this.#background])
-    const stopped = await this.#device?.stop() ?? true
+    const stopped = (await this.#device?.stop() ?? true) && (this.#options.threads !== undefined || await this.#threads.stop())
     if (stopped) await this.#mounts.close()
     return { error, stuck: !stopped }
   }
