@@ -58,7 +58,7 @@ export async function serveHolders(socket: string): Promise<number> {
   await raiseFileLimit(MAX_FILES, (message) => log.write('warn', message))
   const { processors } = machineLimits()
   let devices: Promise<DeviceThreads> | undefined
-  const deviceThreads = (): Promise<DeviceThreads> => devices ??= import('../../serve/virtiofs/device-threads.ts').then((module) => new module.DeviceThreads(processors))
+  const deviceThreads = (): Promise<DeviceThreads> => devices ??= import('./virtiofs.ts').then((module) => module.newDeviceThreads(processors))
   const pool = new WorkerPool(processors, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 })
   rmSync(socket, { force: true }) // who starts this process has the lock beside it
   const listener = native().unixListen(Buffer.from(socket), true)

@@ -2,6 +2,7 @@
 
 import { contentOf } from '../../native/memory-file.ts'
 import { decodeState } from '../../serve/index.ts'
+import { DeviceThreads } from '../../serve/virtiofs/device-threads.ts'
 import { VirtiofsDaemon } from '../../serve/virtiofs/virtiofs-daemon.ts'
 import { openFirstMount, openMount } from './image.ts'
 import type { Host, Service, Values } from './service.ts'
@@ -27,4 +28,9 @@ export async function virtiofsService(values: Values, { imagePullAuth, guest, ke
       daemon.serve(root ? [root] : [])
     },
   }
+}
+
+/** Threads for the devices of a process that serves many daemons. */
+export function newDeviceThreads(limit: number): DeviceThreads {
+  return new DeviceThreads(limit)
 }
