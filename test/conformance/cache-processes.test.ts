@@ -1,11 +1,10 @@
 // One cache directory, several processes: they fetch each chunk once, and one that is killed in the middle leaves no wrong byte.
 
 import { spawn, type ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
+import { on, once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { expectOfCase, VECTORS } from '../support/expect.ts'
 
@@ -40,6 +39,15 @@ async function finished(child: ChildProcess): Promise<Run> {
   return { requests, files: files.length, wrong, exit: child.exitCode }
 }
 
+/** Resolves when the child has printed `count` lines of a kind, or has ended. */
+async function printed(child: ChildProcess, kind: string, count: number): Promise<void> {
+  let text = ''
+  for await (const part of on(child.stdout!, 'data', { close: ['close'] })) {
+    text += String(part[0])
+    if (text.split(`\n${kind} `).length + Number(text.startsWith(`${kind} `)) > count) return
+  }
+}
+
 /** Bytes asked for more than once. */
 function overlaps(requests: Run['requests']): number {
   const sorted = [...requests].sort(([a], [b]) => a - b)
@@ -57,26 +65,29 @@ describe('processes that share a cache directory', () => {
 
   it('take over from one that was killed, without a wrong byte', async () => {
     let midway = 0
+    const unfinished: (readonly [offset: number, length: number])[] = []
     for (let kill = 0; kill < 8; kill++) {
       const { child, run } = start(4)
-      await delay(150 + 70 * kill)
+      await printed(child, kill % 2 === 0 ? 'file' : 'request', 1 + kill * 3) // whatever the machine's pace
       child.kill('SIGKILL')
-      const { files, wrong, exit } = await run
+      const { files, wrong, exit, requests } = await run
+      unfinished.push(...requests)
       expect(wrong).toEqual([])
       if (exit === null && files > 0) midway++
     }
     expect(midway).toBeGreaterThan(0) // else the kills came too early or too late to mean anything
     const survivor = start(4)
     const killed = start(4)
-    await delay(250)
+    await printed(killed.child, 'file', 3)
     killed.child.kill('SIGKILL')
     const lost = await killed.run
     expect(lost.wrong).toEqual([])
     expect(await survivor.run).toMatchObject({ files: expected.size, wrong: [], exit: 0 })
+    unfinished.push(...lost.requests)
     const last = await start(0).run
     expect(last).toMatchObject({ files: expected.size, wrong: [], exit: 0 })
-    // what the killed one wrote but did not live to call durable is fetched again, and nothing else
-    const isLost = (offset: number, length: number) => lost.requests.some(([from, size]) => from <= offset && offset + length <= from + size)
+    // what a killed one wrote but did not live to call durable is fetched again, and nothing else
+    const isLost = (offset: number, length: number) => unfinished.some(([from, size]) => from <= offset && offset + length <= from + size)
     expect(last.requests.filter(([offset, length]) => !isLost(offset, length))).toEqual([])
   })
 })
