@@ -169,6 +169,16 @@ export const CONTROLS: readonly Control[] = [
     code: 'if (Atomics.load(this.#mountsVersion, 0) !== this.#seenMounts) this.#readMessages()', replacement: 'void this.#seenMounts',
     test: 'src/serve/worker/loop.test.ts', fails: 'the worker loop knows of a mount whose message came before the request, without a wake-up',
   },
+  {
+    name: 'handle-node', safeguard: 'an open file of a shared directory belongs to requests for its own node', file: 'src/serve/passthrough/open-files.ts',
+    code: 'return file?.node.nid === nid ? file : undefined', replacement: 'return void nid, file',
+    test: 'src/serve/passthrough/passthrough-file-system.test.ts', fails: 'PassthroughFileSystem gives an open file to requests for its own node only',
+  },
+  {
+    name: 'open-limit', safeguard: 'a client of a shared directory has a limit of open files', file: 'src/serve/passthrough/open-files.ts',
+    code: 'return this.#files.size >= this.#max', replacement: 'return this.#max < 0',
+    test: 'src/serve/passthrough/passthrough-file-system.test.ts', fails: 'PassthroughFileSystem has a limit of open files, and closes all when the client is gone',
+  },
 ]
 
 /** Takes the safeguard of control `name` out of its file. Throws when there is none, or its code does not stand there once. */

@@ -16,9 +16,10 @@ import { interruptIn } from '../../wire/fuse/inode.ts'
 import { FUSE_OP, FUSE_ROOT_ID } from '../../wire/fuse/opcode.ts'
 import { ERRNO, errnoOf } from '../errno.ts'
 import { FOREVER_SECONDS, type Owner, writeAttrOut, writeEntry } from './attributes.ts'
-import { type Connection, type ConnectionPolicy, MAX_READ, negotiate } from './connection.ts'
+import { type Connection, type ConnectionPolicy, MAX_READ, negotiate, REPLY_SLOT } from './connection.ts'
 import { writeDirectory } from './directory.ts'
 import type { FileSystemTable, Mounted } from './file-system-table.ts'
+import { type LiveServer, serveLive } from './live-requests.ts'
 import { isRootId, MAX_NID } from './node-id.ts'
 import { Extents, type ServedFileSystem } from './served-file-system.ts'
 
@@ -91,8 +92,7 @@ export class FuseCore {
     if (length < BODY) return OUTCOME.none // not even an id to answer to; the kernel never sends this
     this.opcode = this.#in.getUint32(at + H.opcode, true)
     try {
-      if (this.fileSystems.hasDelegated && this.#isDelegated()) return OUTCOME.delegated
-      return this.#dispatch()
+      return (this.fileSystems.hasLive ? this.#live() : undefined) ?? this.#dispatch()
     } catch (error) {
       const errno = errnoOf(error)
       if (errno === ERRNO.EIO) publish('serve:request:error', { opcode: this.opcode, errno, message: error instanceof Error ? (error.stack ?? error.message) : String(error) })
@@ -124,20 +124,39 @@ export class FuseCore {
     return { serial, nid, offset: this.opcode === FUSE_OP.READ ? this.#offset() : 0 }
   }
 
-  // What leads from a delegated directory to something that is mounted in it is answered here.
-  #isDelegated(): boolean {
+  /** A client that has come, or gone: nothing of what live file systems told is known to anybody any more. */
+  forgetClient(): void {
+    for (const { live } of this.fileSystems.servers()) live.reset?.()
+  }
+
+  /** What became of a request to live file systems. Undefined for any other; what leads from their directories to something that is mounted there is one, too. */
+  #live(): Outcome | undefined {
     switch (this.opcode) {
-      case FUSE_OP.INIT: case FUSE_OP.INTERRUPT: case FUSE_OP.DESTROY: return false
-      case FUSE_OP.BATCH_FORGET: return true
-      case FUSE_OP.LOOKUP: {
-        const mounted = this.#fileSystem()
-        return mounted.fs.delegated === true && !this.fileSystems.cross(mounted, this.#in.getUint32(this.#at + H.nodeLow, true), this.#text(BODY))
-      }
+      case FUSE_OP.INTERRUPT: return undefined
+      case FUSE_OP.INIT: case FUSE_OP.DESTROY:
+        this.forgetClient()
+        return undefined
+      case FUSE_OP.BATCH_FORGET:
+        for (const server of this.fileSystems.servers()) this.#serveLive(server)
+        return this.fileSystems.hasDelegated ? OUTCOME.delegated : OUTCOME.none
       default: {
-        this.mounted = this.fileSystems.get(this.#in.getUint32(this.#at + H.nodeHigh, true), this.#in.getUint32(this.#at + H.nodeLow, true))
-        return this.mounted?.fs.delegated === true
+        const nodeLow = this.#in.getUint32(this.#at + H.nodeLow, true)
+        const mounted = this.fileSystems.get(this.#in.getUint32(this.#at + H.nodeHigh, true), nodeLow)
+        if (!mounted || (mounted.server === undefined && !mounted.fs.delegated)) return undefined
+        if (this.opcode === FUSE_OP.LOOKUP && this.fileSystems.cross(mounted, nodeLow, this.#text(BODY))) return undefined
+        this.mounted = mounted
+        return mounted.server ? this.#serveLive(mounted.server) : OUTCOME.delegated
       }
     }
+  }
+
+  #serveLive(server: LiveServer): Outcome {
+    const length = serveLive(server, this.#input.subarray(this.#at, this.#at + this.#length), this.#output.subarray(this.#replyAt, this.#replyAt + REPLY_SLOT))
+    if (typeof length !== 'number') throw new Error('a live file system of this thread answers at once')
+    if (length === 0) return OUTCOME.none
+    this.replyLength = length
+    this.errno = -this.#out.getInt32(this.#replyAt + R.error, true)
+    return OUTCOME.reply
   }
 
   #dispatch(): Outcome {
@@ -282,7 +301,7 @@ export class FuseCore {
   #init(): Outcome {
     const body = new Uint8Array(initIn.size)
     body.set(this.#input.subarray(this.#at + BODY, this.#at + Math.min(this.#length, BODY + initIn.size)))
-    const { connection, reply } = negotiate(initIn.decode(body), this.#policy)
+    const { connection, reply } = negotiate(initIn.decode(body), this.fileSystems.hasLive ? { ...this.#policy, writable: true } : this.#policy)
     this.connection = connection
     initOut.encode(reply, this.#output, this.#body())
     return this.#reply(initOut.size)

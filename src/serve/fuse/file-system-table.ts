@@ -6,6 +6,7 @@ import { EROFS_FT, EROFS_LAYOUT, S_IFDIR, S_IFMT } from '../../format/erofs/inod
 import { FUSE_ROOT_ID } from '../../wire/fuse/opcode.ts'
 import type { OperationCounters } from '../counters.ts'
 import { type Directory, type DirectoryFinder, MountTree, type Shadow, type Step } from './mount-tree.ts'
+import type { LiveServer } from './live-requests.ts'
 import { MAX_NID } from './node-id.ts'
 import type { MetadataView, ServedFileSystem } from './served-file-system.ts'
 
@@ -21,6 +22,8 @@ export interface Mounted {
   /** Upper word of the inode numbers that its files show: (device, inode) names one file, whatever image it is from. */
   readonly inoHigh: number
   readonly counters: OperationCounters | undefined
+  /** Of a live file system that this thread serves. */
+  readonly server: LiveServer | undefined
 }
 
 interface Entry extends Mounted { readonly covers: Map<number, Directory>; inoHigh: number; directory: Directory | undefined }
@@ -38,6 +41,7 @@ export class FileSystemTable {
   readonly #pseudo: Entry
   #root: Entry
   #delegated = 0
+  readonly #servers = new Map<number, LiveServer>()
 
   /**
    * `notified`: whether the kernel is told when something is mounted or unmounted, so that it may keep what it has seen.
@@ -45,7 +49,7 @@ export class FileSystemTable {
    */
   constructor({ notified = false, counters }: { readonly notified?: boolean; readonly counters?: OperationCounters } = {}) {
     this.#tree = new MountTree(this.#finder(), (directory, before) => this.#changed(directory, before))
-    this.#pseudo = { serial: PSEUDO_SERIAL, fs: pseudoFileSystem(this.#tree.directories, !notified), covers: this.#tree.directories, inoHigh: 0, counters, directory: undefined }
+    this.#pseudo = { serial: PSEUDO_SERIAL, fs: pseudoFileSystem(this.#tree.directories, !notified), covers: this.#tree.directories, inoHigh: 0, counters, server: undefined, directory: undefined }
     this.#root = this.#pseudo
   }
 
@@ -55,9 +59,12 @@ export class FileSystemTable {
    */
   mount(serial: number, fs: ServedFileSystem, steps: readonly Step[] = [], counters?: OperationCounters): void {
     if (fs.view.rootNid > MAX_NID) throw new CodedError('FORMAT_OUT_OF_RANGE', 'root inode lies beyond 128 GiB', { nid: fs.view.rootNid })
-    const entry: Entry = { serial, fs, covers: new Map(), inoHigh: steps.length === 0 ? 0 : serial, counters, directory: undefined }
+    const inoHigh = steps.length === 0 ? 0 : serial
+    const server = fs.live && { live: fs.live, nodeHigh: serial, inoHigh }
+    const entry: Entry = { serial, fs, covers: new Map(), inoHigh, counters, server, directory: undefined }
     this.#mounts.set(serial, entry)
     if (fs.delegated) this.#delegated++
+    if (server) this.#servers.set(serial, server)
     entry.directory = this.#tree.attach(steps, serial)
     if (steps.length === 0) this.#setRoot(entry)
   }
@@ -70,6 +77,7 @@ export class FileSystemTable {
       if (directory === this.#tree.root) this.#setRoot(this.#pseudo)
     }
     if (this.#mounts.get(serial)?.fs.delegated) this.#delegated--
+    this.#servers.delete(serial)
     this.#mounts.delete(serial)
   }
 
@@ -82,6 +90,16 @@ export class FileSystemTable {
   /** Whether another thread serves one of them. */
   get hasDelegated(): boolean {
     return this.#delegated > 0
+  }
+
+  /** Whether one of them is live, wherever it is served. */
+  get hasLive(): boolean {
+    return this.#delegated > 0 || this.#servers.size > 0
+  }
+
+  /** Those that this thread serves. */
+  servers(): Iterable<LiveServer> {
+    return this.#servers.values()
   }
 
   /** What node id 1 shows. */

@@ -65,6 +65,8 @@ export interface EntrySink {
 /** `lookup` and what makes a node answer with the node; 0 of a lookup says "no such name", which the kernel may remember. */
 export interface LiveFileSystem {
   lookup(parent: number, name: string, out: NodeAnswer): Answer
+  /** Another client: no node but the root and no open file is known to anybody any more. */
+  reset?(): void
   /** The kernel has let go of `count` lookups. */
   forget(node: number, count: number): void
   getattr(node: number, handle: number, out: NodeAnswer): Answer

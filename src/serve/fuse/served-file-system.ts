@@ -1,5 +1,6 @@
 // What the FUSE core needs to know of a file system, whoever reads it: a RAFS image today, anything that can answer these questions.
 
+import type { LiveFileSystem } from './live-file-system.ts'
 import type { BootstrapView, Inode } from '../../format/rafs-v6/bootstrap-view.ts'
 
 /** Metadata: answered from memory, synchronously. */
@@ -42,6 +43,8 @@ export interface ServedFileSystem {
   readonly mutable: boolean
   /** What the kernel is told of every file that it opens (FOPEN_*); default: it keeps what it has read. Needs a connection with `opens`. */
   readonly openFlags?: number
+  /** Serves all its requests, in this thread, at once; then only its root is known otherwise. */
+  readonly live?: LiveFileSystem
   /** Whether all its requests are served by another thread (daemon/delegated.ts): then only its root is known here. */
   readonly delegated?: true
   /** Fills `extents` with bytes [offset, offset + length) of `inode`, a range inside the file; false when some of it must be fetched first. */

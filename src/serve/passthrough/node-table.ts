@@ -121,6 +121,11 @@ export class NodeTable {
     else this.#witness?.known(node)
   }
 
+  /** Only the root is known any more. */
+  clear(): void {
+    for (const node of this.#nodes.values()) if (node.nid !== ROOT_NID) this.#drop(node)
+  }
+
   close(): void {
     for (const { fd } of this.#nodes.values()) if (fd >= 0) closeSync(fd)
     this.#nodes.clear()

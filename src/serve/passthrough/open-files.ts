@@ -66,7 +66,6 @@ export class OpenFiles {
   }
 
   close(): void {
-    for (const { fd } of this.#files.values()) closeSync(fd)
-    this.#files.clear()
+    for (const { node, handle } of [...this.#files.values()]) this.release(node.nid, handle)
   }
 }

@@ -58,6 +58,11 @@ export class PassthroughFileSystem implements LiveFileSystem {
     if (typeof node === 'number') throw new Error(`the root of a shared directory cannot be used: errno ${-node}`)
   }
 
+  reset(): void {
+    this.#files.close()
+    this.#nodes.clear()
+  }
+
   close(): void {
     this.#files.close()
     this.#nodes.close()

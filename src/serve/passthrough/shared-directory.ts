@@ -23,15 +23,16 @@ export function openSharedDirectory({ mountpoint, source, config }: MountRequest
 }
 
 function sharedDirectory(root: number): FileSystem {
+  const options = { root, maxDescriptors: Math.floor(descriptorLimit() * SHARE_OF_DESCRIPTORS), isPrivileged: process.geteuid?.() === 0 }
   let live: PassthroughFileSystem | undefined
   return {
     type: 'PassthroughFs',
     view: delegatedView,
     hasXattr: true,
     image: undefined,
-    share: () => ({ kind: 'delegated' }),
+    share: () => ({ kind: 'directory', ...options }),
     delegate(place) {
-      live = new PassthroughFileSystem({ root, maxDescriptors: Math.floor(descriptorLimit() * SHARE_OF_DESCRIPTORS), isPrivileged: process.geteuid?.() === 0 })
+      live = new PassthroughFileSystem(options)
       return { live, ...place }
     },
     readInto: () => Promise.reject(new CodedError('SERVE_BAD_REQUEST', 'a shared directory has no misses')),

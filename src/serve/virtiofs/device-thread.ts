@@ -4,8 +4,8 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import { subscribe } from '../../core/diagnostics.ts'
 import { toMessage } from '../../core/errors.ts'
 import { native } from '../../native/load.ts'
-import { openShared } from '../worker/open-shared.ts'
 import { DeviceLoop } from './loop.ts'
+import { openAlone } from './open-alone.ts'
 import type { FromThread, ThreadStart, ToThread } from './messages.ts'
 
 const port = parentPort
@@ -17,7 +17,7 @@ try {
   // SAFETY: device-threads.ts starts this file with a ThreadStart and posts ToThread only.
   const start = workerData as ThreadStart
   const receive = (): ToThread | undefined => receiveMessageOnPort(port)?.message as ToThread | undefined
-  new DeviceLoop({ ...start, native: native(), receive, post, open: openShared }).run()
+  new DeviceLoop({ ...start, native: native(), receive, post, open: openAlone }).run()
 } catch (error) {
   post({ device: 0, message: { kind: 'failed', error: toMessage(error) } })
 }

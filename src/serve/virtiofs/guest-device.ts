@@ -216,6 +216,7 @@ export class GuestDevice {
   #dropFrontEnd(): void {
     if (!this.#frontEnd) return
     this.#device.reset()
+    this.#core.forgetClient()
     this.#ready.clear()
     this.#draining = undefined
     if (!this.#isHeld) this.#env.native.waitSetRemove(this.#env.waitSet, this.#frontEnd.fd)

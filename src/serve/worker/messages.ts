@@ -8,6 +8,7 @@ import type { Owner } from '../fuse/attributes.ts'
 import type { Connection } from '../fuse/connection.ts'
 import type { Miss } from '../fuse/core.ts'
 import type { Step } from '../fuse/mount-tree.ts'
+import type { PassthroughOptions } from '../passthrough/passthrough-file-system.ts'
 
 /** workerData: what a worker starts with. Descriptors belong to the main thread. */
 export interface WorkerStart {
@@ -48,6 +49,8 @@ export interface WorkerMount {
 export type SharedFileSystem =
   | { readonly kind: 'rafs'; readonly image: SharedImage }
   | { readonly kind: 'device'; readonly device: SharedDevice }
+  /** A directory of the host, by its O_PATH descriptor: the main thread serves it, or the only thread that there is. */
+  | ({ readonly kind: 'directory' } & PassthroughOptions)
   /** Served by the main thread. */
   | { readonly kind: 'delegated' }
 

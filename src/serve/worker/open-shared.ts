@@ -14,7 +14,7 @@ export function openShared(shared: SharedFileSystem): OpenFileSystem {
   switch (shared.kind) {
     case 'rafs': return openImage(shared.image)
     case 'device': return openDevice(shared.device)
-    case 'delegated': return { ...delegatedFileSystem(), close() {} }
+    case 'directory': case 'delegated': return { ...delegatedFileSystem(), close() {} }
   }
 }
 
