@@ -5,7 +5,7 @@ import path from 'node:path'
 import { byteString } from '../../core/byte-string.ts'
 import { CodedError } from '../../core/errors.ts'
 import { openConfiguredImage, prefetchImage, prefetchItem, prefetchOf, type RafsImage } from '../../rafs/index.ts'
-import { imageFileSystem, type MountedFileSystem, type MountRequest, type Watched } from '../../serve/index.ts'
+import { type FileSystem, imageFileSystem, type MountedFileSystem, type MountRequest, overlayFileSystem, type Watched } from '../../serve/index.ts'
 import { openSharedDirectory } from '../../serve/passthrough/shared-directory.ts'
 import { localfsConfig, type NetworkParts, type NydusConfig, parseConfig, shownConfig } from '../../storage/index.ts'
 import type { OptionName } from './options.ts'
@@ -17,7 +17,7 @@ export const NETWORK: NetworkParts = {
 }
 
 /** `imagePullAuth`: credentials that replace those of the configuration. */
-export interface OpenOptions { readonly signal: AbortSignal; readonly imagePullAuth: string | undefined }
+export interface OpenOptions { readonly signal: AbortSignal; readonly imagePullAuth: string | undefined; readonly resume?: boolean }
 
 /** What is to be mounted at the start, or undefined without a bootstrap or a directory; only with a bootstrap is the configuration read. @throws CONFIG_INVALID, FORMAT_*, RAFS_NOT_FOUND */
 export async function openFirstMount(values: ReadonlyMap<OptionName, string>, { signal, imagePullAuth }: OpenOptions): Promise<MountedFileSystem | undefined> {
@@ -43,20 +43,31 @@ export async function openDisk(values: ReadonlyMap<OptionName, string>, { signal
 }
 
 /** Opens what the API asks for, or a saved state has. @throws CONFIG_INVALID, SERVE_UNSUPPORTED, FORMAT_*, RAFS_NOT_FOUND */
-export async function openMount(request: MountRequest, { signal, imagePullAuth }: OpenOptions): Promise<MountedFileSystem> {
+export async function openMount(request: MountRequest, { signal, imagePullAuth, resume = false }: OpenOptions): Promise<MountedFileSystem> {
   if (request.type === 'PassthroughFs') return openSharedDirectory(request)
   if (request.type !== 'Rafs') throw new CodedError('SERVE_UNSUPPORTED', `nothing is mounted as ${request.type}`)
-  return await openImage(request, await parseConfig(request.config, { imagePullAuth }), { signal })
+  return await openImage(request, await parseConfig(request.config, { imagePullAuth }), { signal, resume })
 }
 
 /** Opens an image with settings that are parsed already. @throws FORMAT_*, STORAGE_*, RAFS_NOT_FOUND */
-export async function openImage(request: MountRequest, settings: NydusConfig, { signal }: { readonly signal: AbortSignal }): Promise<MountedFileSystem> {
+export async function openImage(request: MountRequest, settings: NydusConfig, { signal, resume = false }: Pick<OpenOptions, 'signal' | 'resume'>): Promise<MountedFileSystem> {
   const { mountpoint, type, config, prefetchFiles } = request
   const source = path.resolve(request.source)
   const image = await openConfiguredImage(settings, { bootstrap: source, network: NETWORK, signal })
+  const fileSystem = await fileSystemOf(image, settings, resume)
   return {
-    mountpoint, type, source, config, fileSystem: imageFileSystem(image), shownConfig: shownConfig(settings), watched: watchedOf(settings),
+    mountpoint, type, source, config, fileSystem, shownConfig: shownConfig(settings), watched: watchedOf(settings),
     warmUp: (options) => warmUp(image, settings, prefetchFiles, options),
+  }
+}
+
+async function fileSystemOf(image: RafsImage, { overlay }: NydusConfig, resume: boolean): Promise<FileSystem> {
+  if (!overlay) return imageFileSystem(image)
+  try {
+    return overlayFileSystem(image, overlay, { resume })
+  } catch (error) {
+    await image.close()
+    throw error
   }
 }
 

@@ -321,6 +321,7 @@ export class Daemon {
     }
     const stopped = await this.#leavePool()
     if (!this.#desk.abandoned) await within(DRAIN_MS, Promise.all([this.#desk.drain(), this.#mounts.delegated.drain()]))
+    this.#mounts.delegated.abandon()
     this.#closing.abort()
     if (stopped && this.#options.pool) this.#closeSession() // a process that ends keeps it until then
     await within(HANDOVER_CLOSE_MS, Promise.all([...this.#background, this.#mounts.close()]))

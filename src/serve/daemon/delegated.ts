@@ -4,6 +4,7 @@ import { inHeader, outHeader } from '../../wire/fuse/header.ts'
 import { getxattrIn, readIn } from '../../wire/fuse/file.ts'
 import { FUSE_OP } from '../../wire/fuse/opcode.ts'
 import { dataViewOf } from '../../core/struct.ts'
+import { publish } from '../../core/diagnostics.ts'
 import type { OperationCounters } from '../counters.ts'
 import { ERRNO } from '../errno.ts'
 import { MAX_READ } from '../fuse/connection.ts'
@@ -56,6 +57,7 @@ export class DelegatedRequests {
 
   abandon(): void {
     this.#abandoned = true
+    for (const { live } of this.#servers.values()) live.abandon?.()
   }
 
   /** Resolves when everything is answered. */
@@ -66,7 +68,12 @@ export class DelegatedRequests {
   #serverOf({ fileSystem, place }: Delegate): LiveServer | undefined {
     let server = this.#servers.get(fileSystem)
     if (!server && fileSystem.delegate) {
-      server = fileSystem.delegate(place)
+      try {
+        server = fileSystem.delegate(place)
+      } catch (error) {
+        publish('serve:warning:raised', { message: `a mount cannot be served: ${error instanceof Error ? error.message : String(error)}` })
+        return undefined
+      }
       this.#servers.set(fileSystem, server)
     }
     return server
@@ -105,8 +112,9 @@ function roomFor(opcode: number, view: DataView): number {
   }
 }
 
+// Not served any more, or not at all.
 function refuse(reply: Reply, request: Uint8Array): void {
   const { opcode, uniqueLow, uniqueHigh } = inHeader.decode(request)
   if (opcode === FUSE_OP.FORGET) return
-  reply(outHeader.encode({ length: outHeader.size, error: -ERRNO.ESTALE, uniqueLow, uniqueHigh }))
+  reply(outHeader.encode({ length: outHeader.size, error: -ERRNO.EIO, uniqueLow, uniqueHigh }))
 }

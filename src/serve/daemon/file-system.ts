@@ -64,5 +64,8 @@ export interface MountedFileSystem extends Omit<MountRequest, 'prefetchFiles'> {
   readonly warmUp?: (options: { readonly signal: AbortSignal }) => Promise<void>
 }
 
+/** `resume`: it was mounted by a daemon whose connection is to be continued. */
+export interface OpenMountOptions { readonly signal: AbortSignal; readonly resume: boolean }
+
 /** Opens what is asked for: configurations and backends are the business of cli. @throws CONFIG_INVALID, SERVE_UNSUPPORTED, FORMAT_*, RAFS_NOT_FOUND */
-export type OpenMount = (request: MountRequest, options: { readonly signal: AbortSignal }) => Promise<MountedFileSystem>
+export type OpenMount = (request: MountRequest, options: OpenMountOptions) => Promise<MountedFileSystem>

@@ -118,7 +118,7 @@ export class Mounts {
       for (const { mounted } of opened) await mounted.fileSystem.close()
     }
     try {
-      for (const row of saved) opened.push({ mounted: await this.#open(row), row })
+      for (const row of saved) opened.push({ mounted: await this.#open(row, { resume: true }), row })
     } catch (error) {
       await close()
       throw error
@@ -220,11 +220,11 @@ export class Mounts {
     await Promise.all([...this.#table].map(({ mounted }) => mounted.fileSystem.close()))
   }
 
-  async #open(request: MountRequest): Promise<MountedFileSystem> {
+  async #open(request: MountRequest, { resume }: { readonly resume: boolean } = { resume: false }): Promise<MountedFileSystem> {
     const { openMount, signal } = this.#env
     if (!openMount) throw new CodedError('SERVE_UNSUPPORTED', 'this daemon mounts nothing after its start')
     signal.throwIfAborted()
-    const mounted = await openMount({ ...request, mountpoint: canonicalMountpoint(request.mountpoint) }, { signal })
+    const mounted = await openMount({ ...request, mountpoint: canonicalMountpoint(request.mountpoint) }, { signal, resume })
     try {
       this.#admit(mounted)
       return mounted

@@ -33,7 +33,8 @@ export interface Told {
 /** The same of a name; without an inode it says "no such name", which the kernel remembers too. */
 export interface ToldEntry extends Omit<Told, 'inode'> { readonly inode: Inode | undefined; readonly nodeHigh: number; readonly nodeLow: number }
 
-function writeAttr(out: DataView, at: number, inode: Inode, inoHigh: number, owner: Owner | undefined): void {
+/** Writes a struct fuse_attr at `at`. */
+export function writeAttr(out: DataView, at: number, inode: Inode, inoHigh: number, owner: Owner | undefined): void {
   const { size, mtime, mtimeNsec } = inode
   const blocks = Math.ceil(size / SECTOR)
   const seconds = mtime >>> 0

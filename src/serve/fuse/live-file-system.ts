@@ -107,4 +107,6 @@ export interface LiveFileSystem {
   removexattr(node: number, name: string, by: Operation): Answer
   /** Fills a struct fuse_kstatfs, 80 bytes. */
   statfs(into: Uint8Array): Answer
+  /** Another server goes on: nothing is changed here from now on, not even by what is under way. */
+  abandon?(): void
 }

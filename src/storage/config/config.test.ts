@@ -85,7 +85,8 @@ describe('parseConfig', () => {
     ['an encrypted cache without a key', v2({ cache: { type: 'blobcache', filecache: { enable_encryption: true } } }), /encryption_key must be 32 bytes/],
     ['a key whose halves are the same', v2({ cache: { type: 'blobcache', filecache: { enable_encryption: true, encryption_key: 'ab'.repeat(32) } } }), /whose halves differ/],
     ['watermarks the wrong way round', v2({ cache: { type: 'blobcache', filecache: { quota: 1, quota_high_watermark: 50 } } }), /quota_low_watermark must not be above/],
-    ['a writable overlay', v2({ overlay: { upper_dir: '/u', work_dir: '/w' } }), /overlay/],
+    ['an overlay without a work directory', v2({ overlay: { upper_dir: '/u' } }), /overlay\.work_dir is missing/],
+    ['an overlay at no certain place', v2({ overlay: { upper_dir: 'u', work_dir: '/w' } }), /overlay\.upper_dir must be an absolute path/],
   ])('refuses %s and names the key', async (_, text, message) => expect(await messageOf(text)).toMatch(message))
 
   it('shows itself as version 2 without secrets, and reads that again', async () => {

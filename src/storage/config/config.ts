@@ -51,12 +51,21 @@ export interface RafsConfig {
   readonly prefetch: PrefetchConfig
 }
 
+/** Both on one file system of the host. */
+export interface OverlayConfig {
+  readonly upperDir: string
+  /** Where files are made before they are put in their place, and what a successor of the daemon needs is kept. */
+  readonly workDir: string
+}
+
 export interface NydusConfig {
   /** Names the instance in metrics. */
   readonly id: string
   readonly backend: BackendConfig
   readonly cache: CacheConfig
   readonly rafs: RafsConfig
+  /** Makes the mount writable: what is written goes to directories of the host. */
+  readonly overlay?: OverlayConfig | undefined
 }
 
 export interface ParseConfigOptions {
@@ -109,7 +118,6 @@ export async function parseText(text: string): Promise<unknown> {
 
 function readV2(fields: Fields, { imagePullAuth }: ParseConfigOptions): NydusConfig {
   if (fields.integer('version', { max: MAX_U32 }) !== 2) fields.refuse('version', 'must be 2')
-  if (fields.has('overlay')) fields.refuse('overlay', '(writable mounts) is not in this version')
   const backend = fields.required('backend')
   const rafs = fields.table('rafs') ?? new Fields({}, 'rafs')
   const cache = fields.table('cache') ?? new Fields({}, 'cache')
@@ -121,7 +129,16 @@ function readV2(fields: Fields, { imagePullAuth }: ParseConfigOptions): NydusCon
     rafs: {
       ...readRafs(rafs, 'batch_size'), validate: rafs.boolean('validate', false), prefetch: readPrefetchV2(rafs.table('prefetch')),
     },
+    ...readOverlay(fields.table('overlay')),
   }
+}
+
+// COMPAT: version 1 has no such key (nydus api/src/config.rs)
+function readOverlay(fields: Fields | undefined): Pick<NydusConfig, 'overlay'> {
+  if (!fields) return {}
+  const overlay = { upperDir: fields.string('upper_dir'), workDir: fields.string('work_dir') }
+  for (const key of ['upper_dir', 'work_dir'] as const) if (!fields.string(key).startsWith('/')) fields.refuse(key, 'must be an absolute path')
+  return { overlay }
 }
 
 function readV1(fields: Fields, { imagePullAuth }: ParseConfigOptions): NydusConfig {

@@ -4,7 +4,7 @@ import { shownBackend } from './backend-config.ts'
 import type { CacheConfig, NydusConfig, PrefetchConfig } from './config.ts'
 
 /** SPEC: nydus api/src/config.rs clone_without_secrets; nydusctl parses it as a configuration again. */
-export function shownConfig({ id, backend, cache, rafs }: NydusConfig): object {
+export function shownConfig({ id, backend, cache, rafs, overlay }: NydusConfig): object {
   return {
     version: 2,
     id,
@@ -19,6 +19,7 @@ export function shownConfig({ id, backend, cache, rafs }: NydusConfig): object {
       mode: rafs.mode, batch_size: rafs.batchSize, validate: rafs.validate, enable_xattr: rafs.enableXattr, iostats_files: rafs.iostatsFiles,
       access_pattern: rafs.accessPattern, latest_read_files: rafs.latestReadFiles, prefetch: shownPrefetch(rafs.prefetch),
     },
+    ...(overlay && { overlay: { upper_dir: overlay.upperDir, work_dir: overlay.workDir } }),
   }
 }
 
