@@ -12,7 +12,7 @@ import { requires } from '../support/requires.ts'
 /** When files change is not the same in two trees; where they come from is. */
 function comparable(entries: readonly TreeEntry[], source: readonly TreeEntry[]): TreeEntry[] {
   const before = new Map(source.map((entry) => [entry.path, entry.mtime]))
-  return entries.map((entry) => ({ ...entry, mtime: before.get(entry.path)?.[0] === entry.mtime[0] ? entry.mtime : [0, 0] as const, ...(entry.type === 'dir' && { nlink: 0, size: 0 }) }))
+  return entries.map((entry) => ({ ...entry, mtime: before.get(entry.path)?.[0] === entry.mtime?.[0] ? entry.mtime ?? [0, 0] : [0, 0] as const, ...(entry.type === 'dir' && { nlink: 0, size: 0 }) }))
 }
 
 async function same(first: string, second: string, source: readonly TreeEntry[]): Promise<string[]> {

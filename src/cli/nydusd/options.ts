@@ -25,7 +25,7 @@ export const OPTIONS = [
   { name: 'hybrid-mode', group: 'File system', help: 'With virtiofs: images and passed-through directories in one export (always so here)' },
   { name: 'fill', value: 'how', group: 'File system', help: 'With erofs: how data arrives; auto, fileio (devices served by FUSE) or fanotify (cache files that the kernel asks about) [default: auto]' },
   { name: 'fuse-threads', alias: 'thread-num', value: 'count', group: 'File system', fallback: '4', help: 'Threads that serve requests, at most; one until more are needed' },
-  { name: 'writable', group: 'File system', help: 'Mount read-write: what is shared by --shared-dir can be changed, what an image shows cannot' },
+  { name: 'writable', group: 'File system', help: 'Mount read-write: what is shared by --shared-dir can be changed, and an image whose configuration has an overlay' },
   { name: 'failover-policy', value: 'policy', group: 'File system', fallback: 'resend', help: 'none, resend or flush: what becomes of requests under way after a takeover' },
   { name: 'apisock', short: 'A', value: 'path', group: 'Daemon', help: 'Unix socket of the HTTP API' },
   { name: 'id', value: 'id', group: 'Daemon', help: 'Name of the daemon, with --supervisor' },
