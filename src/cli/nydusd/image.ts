@@ -5,7 +5,7 @@ import path from 'node:path'
 import { byteString } from '../../core/byte-string.ts'
 import { CodedError } from '../../core/errors.ts'
 import { openConfiguredImage, prefetchImage, prefetchItem, prefetchOf, type RafsImage } from '../../rafs/index.ts'
-import { type FileSystem, imageFileSystem, type MountedFileSystem, type MountRequest, overlayFileSystem, type Watched } from '../../serve/index.ts'
+import { type FileSystem, imageFileSystem, type MountedFileSystem, type MountRequest, type Watched } from '../../serve/index.ts'
 import { openSharedDirectory } from '../../serve/passthrough/shared-directory.ts'
 import { localfsConfig, type NetworkParts, type NydusConfig, parseConfig, shownConfig } from '../../storage/index.ts'
 import type { OptionName } from './options.ts'
@@ -64,6 +64,7 @@ export async function openImage(request: MountRequest, settings: NydusConfig, { 
 async function fileSystemOf(image: RafsImage, { overlay }: NydusConfig, resume: boolean): Promise<FileSystem> {
   if (!overlay) return imageFileSystem(image)
   try {
+    const { overlayFileSystem } = await import('../../serve/overlay/open.ts')
     return overlayFileSystem(image, overlay, { resume })
   } catch (error) {
     await image.close()

@@ -9,7 +9,7 @@ import type { OperationCounters } from '../counters.ts'
 import { ERRNO } from '../errno.ts'
 import { MAX_READ } from '../fuse/connection.ts'
 import type { LivePlace } from '../fuse/live-answers.ts'
-import { type LiveServer, serveLive } from '../fuse/live-requests.ts'
+import type { DelegateServer } from '../fuse/live-requests.ts'
 import type { Reply } from '../miss-desk.ts'
 import type { FileSystem } from './file-system.ts'
 
@@ -26,7 +26,7 @@ export interface DelegatedMounts {
 /** Serves requests of such mounts, one after the other as far as they do not wait. */
 export class DelegatedRequests {
   readonly #mounts: DelegatedMounts
-  readonly #servers = new Map<FileSystem, LiveServer>()
+  readonly #servers = new Map<FileSystem, DelegateServer>()
   readonly #pending = new Map<string, Promise<void>>()
   #abandoned = false
 
@@ -57,7 +57,7 @@ export class DelegatedRequests {
 
   abandon(): void {
     this.#abandoned = true
-    for (const { live } of this.#servers.values()) live.abandon?.()
+    for (const server of this.#servers.values()) server.abandon()
   }
 
   /** Resolves when everything is answered. */
@@ -65,7 +65,7 @@ export class DelegatedRequests {
     while (this.#pending.size > 0) await Promise.all(this.#pending.values())
   }
 
-  #serverOf({ fileSystem, place }: Delegate): LiveServer | undefined {
+  #serverOf({ fileSystem, place }: Delegate): DelegateServer | undefined {
     let server = this.#servers.get(fileSystem)
     if (!server && fileSystem.delegate) {
       try {
@@ -79,7 +79,7 @@ export class DelegatedRequests {
     return server
   }
 
-  #serve({ counters }: Delegate, server: LiveServer, reply: Reply, request: Uint8Array, at: number): void {
+  #serve({ counters }: Delegate, server: DelegateServer, reply: Reply, request: Uint8Array, at: number): void {
     const view = dataViewOf(request)
     const opcode = view.getUint32(inHeader.offsetOf.opcode, true)
     const message = Buffer.allocUnsafe(roomFor(opcode, view))
@@ -89,7 +89,7 @@ export class DelegatedRequests {
       const errno = length >= outHeader.size ? -message.readInt32LE(outHeader.offsetOf.error) : 0
       counters.record(opcode, errno, performance.timeOrigin + performance.now() - at, Math.max(0, length - outHeader.size))
     }
-    const answer = serveLive(server, request, message)
+    const answer = server.serve(request, message)
     if (typeof answer === 'number') {
       finish(answer)
       return

@@ -3,7 +3,7 @@
 import type { RafsImage } from '../../rafs/index.ts'
 import type { Watched } from '../access/accounts.ts'
 import type { LivePlace } from '../fuse/live-answers.ts'
-import type { LiveServer } from '../fuse/live-requests.ts'
+import type { DelegateServer } from '../fuse/live-requests.ts'
 import type { MetadataView } from '../fuse/served-file-system.ts'
 import type { MissSource } from '../miss-desk.ts'
 import type { SharedFileSystem } from '../worker/messages.ts'
@@ -19,7 +19,7 @@ export interface FileSystem extends MissSource {
   /** For its metrics; undefined where there is none. */
   readonly image: RafsImage | undefined
   /** Of a file system whose requests are all served on the main thread; called once, when the first one comes: nobody else serves it any more then. */
-  delegate?(place: LivePlace): LiveServer
+  delegate?(place: LivePlace): DelegateServer
   /** What workers open as theirs; valid until it is closed. */
   share(): SharedFileSystem
   close(): Promise<void>

@@ -30,6 +30,18 @@ export interface LiveServer extends LivePlace {
   readonly journal?: Journal | undefined
 }
 
+/** A live file system as whoever delegates to it needs it. */
+export interface DelegateServer {
+  /** See serveLive. */
+  serve(request: Uint8Array, reply: Uint8Array): Answer
+  /** See LiveFileSystem. */
+  abandon(): void
+}
+
+export function delegateOf(server: LiveServer): DelegateServer {
+  return { serve: (request, reply) => serveLive(server, request, reply), abandon: () => server.live.abandon?.() }
+}
+
 /** Serves one request, header included. The length of the reply that was written to `reply`, header included; 0 when none is due. */
 export function serveLive(server: LiveServer, request: Uint8Array, reply: Uint8Array): Answer {
   return new LiveRequest(server, request, reply).serve()

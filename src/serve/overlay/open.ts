@@ -10,7 +10,7 @@ import type { RafsImage } from '../../rafs/index.ts'
 import type { FileSystem } from '../daemon/file-system.ts'
 import { delegatedView } from '../fuse/delegated-file-system.ts'
 import { ROOT_NODE } from '../fuse/live-file-system.ts'
-import type { LiveServer } from '../fuse/live-requests.ts'
+import { delegateOf } from '../fuse/live-requests.ts'
 import { Journal } from '../journal.ts'
 import { type LowerLayer, O_PATH, RENAME, UpperLayer } from './layers.ts'
 import { NodeTable } from './node-table.ts'
@@ -38,9 +38,9 @@ export function overlayFileSystem(image: RafsImage, directories: OverlayDirector
     share: () => ({ kind: 'delegated' }),
     readInto: () => Promise.reject(new CodedError('SERVE_STATE', 'reads of an overlay are not missed')),
     // not before the first request: until then another server may still be at work
-    delegate({ nodeHigh, inoHigh }): LiveServer {
+    delegate(place) {
       opened = open(image, paths, { resume, signal: closing.signal, abandoned: () => { abandoned = true } })
-      return { live: opened.live, journal: opened.journal, nodeHigh, inoHigh }
+      return delegateOf({ live: opened.live, journal: opened.journal, ...place })
     },
     async close() {
       closing.abort(new CodedError('SERVE_STALE_NODE', 'unmounted while it was being read'))

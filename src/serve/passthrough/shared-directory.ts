@@ -9,6 +9,7 @@ import { native } from '../../native/load.ts'
 import { descriptorLimit } from '../../native/machine.ts'
 import type { FileSystem, MountedFileSystem, MountRequest } from '../daemon/file-system.ts'
 import { delegatedView } from '../fuse/delegated-file-system.ts'
+import { delegateOf } from '../fuse/live-requests.ts'
 import { PassthroughFileSystem } from './passthrough-file-system.ts'
 
 /** LIMIT: of the descriptors that this process may have, so many are a client's open files, and as many again files that have no handles. */
@@ -33,7 +34,7 @@ function sharedDirectory(root: number): FileSystem {
     share: () => ({ kind: 'directory', ...options }),
     delegate(place) {
       live = new PassthroughFileSystem(options)
-      return { live, ...place }
+      return delegateOf({ live, ...place })
     },
     readInto: () => Promise.reject(new CodedError('SERVE_BAD_REQUEST', 'a shared directory has no misses')),
     async close() {
