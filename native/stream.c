@@ -1,22 +1,22 @@
 // Streaming decompression in steps on the thread pool: gzip with concatenated members, zstd with concatenated and skippable frames.
 #include "addon.h"
+#include "gunzip.h"
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 #define ZSTD_STATIC_LINKING_ONLY
 #include <zstd.h>
 #include <zstd_errors.h>
 
 enum { STATE_CORRUPT = -1, STATE_TOO_LARGE = -2, STATE_MORE = 0, STATE_BETWEEN = 1 };
-enum { GZIP_ONLY = 16, DEFAULT_WINDOW_LOG = 27 };
+enum { DEFAULT_WINDOW_LOG = 27 };
 
 typedef struct {
   int kind;
-  z_stream gzip;
+  Gunzip *gzip;
   ZSTD_DCtx *zstd;
   int state;
   bool padding; // gzip: zero bytes after the last member
-  bool pending; // gzip: the output was full, inflate may hold more
+  bool pending; // gzip: the output was full, there may be more decoded
   bool busy, closing;
 } Decoder;
 
@@ -31,8 +31,8 @@ typedef struct {
 static const napi_type_tag DECODER_TAG = {0x2c7e51b0a94d4f38, 0xb86f03d4e1924a5d};
 
 static void decoder_free(Decoder *decoder) {
-  if (decoder->kind == COMPRESSOR_GZIP) inflateEnd(&decoder->gzip);
-  else ZSTD_freeDCtx(decoder->zstd);
+  if (decoder->gzip != NULL) gunzip_free(decoder->gzip);
+  if (decoder->zstd != NULL) ZSTD_freeDCtx(decoder->zstd);
   free(decoder);
 }
 
@@ -56,21 +56,20 @@ static void step_gzip(StepTask *step) {
         decoder->state = STATE_CORRUPT;
         return;
       }
-      inflateReset(&decoder->gzip);
+      gunzip_reset(decoder->gzip);
       decoder->state = STATE_MORE;
     }
-    const size_t input = step->input.length - step->consumed, output = step->output.length - step->produced;
-    if (output == 0) return;
-    decoder->gzip.next_in = step->input.data + step->consumed;
-    decoder->gzip.avail_in = input > UINT_MAX ? UINT_MAX : (uInt)input;
-    decoder->gzip.next_out = step->output.data + step->produced;
-    decoder->gzip.avail_out = output > UINT_MAX ? UINT_MAX : (uInt)output;
-    const int result = inflate(&decoder->gzip, Z_NO_FLUSH);
-    step->consumed = (size_t)(decoder->gzip.next_in - step->input.data);
-    step->produced = (size_t)(decoder->gzip.next_out - step->output.data);
-    decoder->pending = result == Z_OK && decoder->gzip.avail_out == 0;
-    if (result == Z_STREAM_END) decoder->state = STATE_BETWEEN;
-    else if (result != Z_OK && result != Z_BUF_ERROR) decoder->state = result == Z_MEM_ERROR ? STATE_TOO_LARGE : STATE_CORRUPT;
+    InflateIo io = {
+      .in = step->input.data + step->consumed, .in_left = step->input.length - step->consumed,
+      .out = step->output.data + step->produced, .out_left = step->output.length - step->produced,
+    };
+    if (io.out_left == 0) return;
+    const int result = gunzip_step(decoder->gzip, &io);
+    step->consumed = step->input.length - io.in_left;
+    step->produced = step->output.length - io.out_left;
+    decoder->pending = result == INFLATE_MORE && io.out_left == 0;
+    if (result == INFLATE_END) decoder->state = STATE_BETWEEN;
+    if (result == INFLATE_CORRUPT) decoder->state = STATE_CORRUPT;
   }
 }
 
@@ -154,7 +153,7 @@ static Decoder *decoder_new(int kind, int window_log) {
   decoder->kind = kind;
   bool ready;
   if (kind == COMPRESSOR_GZIP) {
-    ready = inflateInit2(&decoder->gzip, GZIP_ONLY + MAX_WBITS) == Z_OK;
+    ready = (decoder->gzip = gunzip_new()) != NULL;
   } else {
     decoder->zstd = ZSTD_createDCtx();
     ready = decoder->zstd != NULL && !ZSTD_isError(ZSTD_DCtx_setParameter(decoder->zstd, ZSTD_d_windowLogMax, window_log));

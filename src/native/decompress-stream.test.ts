@@ -140,16 +140,18 @@ describe('decoder', () => {
     expect(() => native().streamClose(decoder)).toThrow(TypeError)
   })
 
+  // With buffers of its own for each piece it is V8 that says when their memory is free.
   it('holds a large stream in little memory', async () => {
-    const packed = gzipSync(Buffer.alloc(64 << 20, text))
+    const whole = Buffer.alloc(64 << 20, text)
+    const packed = gzipSync(whole, { level: 1 })
     const hash = createHash('sha1')
     const before = process.memoryUsage().arrayBuffers
     let most = 0
-    for await (const piece of decompressStream(pieces(packed, 65_536), 'gzip', { signal })) {
+    for await (const piece of decompressStream(pieces(packed, 65_536), 'gzip', { signal, reuseBuffers: true })) {
       hash.update(piece)
       most = Math.max(most, process.memoryUsage().arrayBuffers - before)
     }
-    expect(hash.digest('hex')).toBe(createHash('sha1').update(Buffer.alloc(64 << 20, text)).digest('hex'))
-    expect(most).toBeLessThan(48 << 20)
+    expect(hash.digest('hex')).toBe(createHash('sha1').update(whole).digest('hex'))
+    expect(most).toBeLessThan(8 << 20)
   })
 })
