@@ -176,6 +176,94 @@ static napi_value decode_slices(napi_env env, napi_callback_info info) {
   return task_start(&call, &work->task);
 }
 
+// --- the chunks of a range: decoded, put to their places, hashed, in one go ---------------------------------------------------------
+
+typedef struct {
+  uint32_t offset, length, to, size, compressor;
+} Unit;
+
+typedef struct {
+  uint32_t unit, from, to, size;
+} Chunk;
+
+typedef struct {
+  Task task;
+  Bytes stored, out, digests, results;
+  const Unit *units;
+  const Chunk *chunks;
+  size_t unit_count, chunk_count;
+  uint32_t alignment;
+  int32_t digester;
+  uint32_t *crcs; // NULL: not wanted
+} ChunkTask;
+
+enum { UNIT_COLUMNS = 5, CHUNK_COLUMNS = 4 };
+
+// The unit is decoded when the first of its chunks is met: its bytes are hashed while they are in the processor's cache.
+static void chunks_run(Task *task) {
+  ChunkTask *work = (ChunkTask *)task;
+  const size_t room = work->out.length;
+  int64_t open = -1;
+  bool decoded = false;
+  for (size_t i = 0; i < work->chunk_count; i++) {
+    const Chunk chunk = work->chunks[i];
+    const Unit unit = work->units[chunk.unit];
+    uint8_t *bytes = work->out.data + chunk.to;
+    if (open != chunk.unit) {
+      open = chunk.unit;
+      decoded = decode_slice((int)unit.compressor, work->stored.data + unit.offset, unit.length, work->out.data + unit.to, unit.size) == unit.size;
+    }
+    work->results.data[i] = decoded ? DECODED : NOT_DECODED;
+    if (!decoded) continue;
+    if (chunk.from != chunk.to) memmove(bytes, work->out.data + chunk.from, chunk.size);
+    // zeros up to the next chunk's place, so that neighbours can be written together
+    size_t end = (size_t)chunk.to + chunk.size, next = (end + work->alignment - 1) / work->alignment * work->alignment;
+    if (next > room) next = room;
+    if (next > end) memset(work->out.data + end, 0, next - end);
+    if (work->digests.data != NULL) hash_slice(work->digester, bytes, chunk.size, work->digests.data + i * DIGEST_SIZE);
+    if (work->crcs != NULL) work->crcs[i] = crc32c_update(0, bytes, chunk.size);
+  }
+}
+
+static napi_value decode_chunks(napi_env env, napi_callback_info info) {
+  Call call = call_begin(env, info, "decodeChunks");
+  ChunkTask *work = task_new(&call, sizeof *work, chunks_run);
+  if (work == NULL) return NULL;
+  work->stored = call_bytes(&call, 0);
+  Int32s units = call_int32s(&call, 1);
+  work->out = call_bytes(&call, 2);
+  Int32s chunks = call_int32s(&call, 3);
+  const int32_t alignment = call_int32(&call, 4);
+  work->digester = call_int32(&call, 5);
+  const bool hashes = call_has(&call, 6);
+  if (hashes) work->digests = call_bytes(&call, 6);
+  Int32s crcs = call_int32s(&call, 7);
+  work->results = call_bytes(&call, 8);
+  work->crcs = crcs.length > 0 ? (uint32_t *)crcs.data : NULL;
+  work->units = (const Unit *)units.data;
+  work->chunks = (const Chunk *)chunks.data;
+  work->unit_count = units.length / UNIT_COLUMNS;
+  work->chunk_count = chunks.length / CHUNK_COLUMNS;
+  work->alignment = (uint32_t)alignment;
+  require_digester(&call, 5, work->digester);
+  if (alignment < 1) call_fail(&call, 4, "an alignment");
+  require(&call, 6, !hashes || work->digests.length / DIGEST_SIZE >= work->chunk_count);
+  require(&call, 7, crcs.length == 0 || crcs.length >= work->chunk_count);
+  require(&call, 8, work->results.length >= work->chunk_count);
+  for (size_t i = 0; !call.failed && i < work->unit_count; i++) {
+    const Unit unit = work->units[i];
+    if ((uint64_t)unit.offset + unit.length > work->stored.length || (uint64_t)unit.to + unit.size > work->out.length) call_fail(&call, 1, "a list of units within their buffers");
+  }
+  for (size_t i = 0; !call.failed && i < work->chunk_count; i++) {
+    const Chunk chunk = work->chunks[i];
+    if (chunk.unit >= work->unit_count || (uint64_t)chunk.from + chunk.size > work->out.length || (uint64_t)chunk.to + chunk.size > work->out.length) call_fail(&call, 3, "a list of chunks within their buffer");
+  }
+  const int kept[] = {0, 1, 2, 3, 7, 8};
+  for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) task_keep(&call, &work->task, kept[i]);
+  if (hashes) task_keep(&call, &work->task, 6);
+  return task_start(&call, &work->task);
+}
+
 // --- parts of many files --------------------------------------------------------------------------------------------------------
 
 typedef struct {
@@ -257,5 +345,6 @@ void bulk_register(napi_env env, napi_value exports) {
   export_function(env, exports, "hashSlices", hash_slices);
   export_function(env, exports, "compressSlices", compress_slices);
   export_function(env, exports, "decodeSlices", decode_slices);
+  export_function(env, exports, "decodeChunks", decode_chunks);
   export_function(env, exports, "readFiles", read_files);
 }

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/uio.h>
 #include <sys/xattr.h>
 
 enum { XATTR_NAME_SIZE = 256, XATTR_BUFFER_SIZE = 65536 }; // the kernel's XATTR_NAME_MAX + NUL, XATTR_LIST_MAX = XATTR_SIZE_MAX
@@ -120,6 +121,21 @@ static napi_value pread_call(napi_env env, napi_callback_info info) {
   return result_of(env, size);
 }
 
+// preadv2(2) with RWF_NOWAIT: only what is in memory already. glibc has the function from 2.26 on, the kernel since 4.14.
+static napi_value pread_now(napi_env env, napi_callback_info info) {
+  Call call = call_begin(env, info, "preadNow");
+  int fd = call_int32(&call, 0);
+  Bytes buffer = call_bytes(&call, 1);
+  int64_t offset = call_int64(&call, 2);
+  if (call.failed) return NULL;
+  if (offset < 0) return number(env, -EINVAL); // -1 would be the file's own position
+  const struct iovec part = {.iov_base = buffer.data, .iov_len = buffer.length};
+  long size;
+  do size = syscall(SYS_preadv2, fd, &part, 1, (unsigned long)offset, (unsigned long)((uint64_t)offset >> 32), RWF_NOWAIT);
+  while (size < 0 && errno == EINTR);
+  return result_of(env, size);
+}
+
 static napi_value umask_call(napi_env env, napi_callback_info info) {
   Call call = call_begin(env, info, "umask");
   int mask = call_int32(&call, 0);
@@ -154,5 +170,6 @@ void file_register(napi_env env, napi_value exports) {
   export_function(env, exports, "lseek", lseek_call);
   export_function(env, exports, "flock", flock_call);
   export_function(env, exports, "pread", pread_call);
+  export_function(env, exports, "preadNow", pread_now);
   export_function(env, exports, "umask", umask_call);
 }

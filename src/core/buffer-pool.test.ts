@@ -14,6 +14,19 @@ describe('BufferPool', () => {
     expect(pool.take(1) === large).toBe(false)
   })
 
+  it('lends what it takes back itself, and nothing else', () => {
+    const pool = new BufferPool()
+    const loan = pool.lend()
+    const bytes = loan.allocate(10)
+    expect(bytes.length).toBe(10)
+    loan.giveBack(Buffer.from(new ArrayBuffer(10)))
+    loan.giveBack(bytes)
+    loan.giveBack(bytes)
+    const [again, other] = [pool.take(5), pool.take(5)]
+    expect(again.buffer === bytes.buffer).toBe(true)
+    expect(other.buffer === bytes.buffer).toBe(false)
+  })
+
   it('keeps a bounded number of bytes', () => {
     const pool = new BufferPool()
     const given = Array.from({ length: 8 }, (_, i) => pool.take((i + 1) * MiB))

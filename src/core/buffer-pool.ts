@@ -20,6 +20,22 @@ export class BufferPool {
     return Buffer.allocUnsafeSlow(Math.ceil(size / UNIT) * UNIT)
   }
 
+  /** Exactly `length` bytes of one, for a reader that may or may not use them; `giveBack` takes back what it has used, and nothing else. */
+  lend(): { allocate(length: number): Uint8Array; giveBack(bytes: Uint8Array): void } {
+    const lent = new Map<ArrayBufferLike, Buffer>()
+    return {
+      allocate: (length) => {
+        const buffer = this.take(length)
+        lent.set(buffer.buffer, buffer)
+        return buffer.subarray(0, length)
+      },
+      giveBack: (bytes) => {
+        const buffer = lent.get(bytes.buffer)
+        if (buffer !== undefined && lent.delete(bytes.buffer)) this.give(buffer)
+      },
+    }
+  }
+
   /** Takes a buffer back: nobody may look into it any more. */
   give(buffer: Buffer): void {
     this.#free.push(buffer)

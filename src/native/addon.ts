@@ -41,6 +41,13 @@ export interface NativeAddon {
   decodeSlices(buffer: Uint8Array, slices: Uint32Array, compressors: Uint8Array, out: Uint8Array, outSlices: Uint32Array,
     digester: DigesterNumber, digests: Uint8Array | null, results: Uint8Array): Promise<number>
   /**
+   * The chunks of a range. units: [offset, length] in `stored`, [offset, size] in `out`, compressor (0 = copy). chunks: number of the unit, offset of the
+   * decoded bytes in `out`, offset to which they are moved, size; what follows up to a multiple of `alignment` is cleared. digests: 32 bytes a chunk, or
+   * null; crcs: one CRC-32C a chunk, or empty. results[i]: 0 fine, 1 the chunk's unit does not decode to exactly that length (nothing else is written then).
+   */
+  decodeChunks(stored: Uint8Array, units: Uint32Array, out: Uint8Array, chunks: Uint32Array, alignment: number,
+    digester: DigesterNumber, digests: Uint8Array | null, crcs: Uint32Array, results: Uint8Array): Promise<void>
+  /**
    * Reads parts of many files. paths: NUL-terminated absolute paths back to back. ranges: [file offset, length, offset in `buffer`] a path.
    * results[i]: bytes read (short when the file is shorter), or a negative errno. Files are opened O_NOFOLLOW | O_NOATIME where allowed.
    */
@@ -101,6 +108,8 @@ export interface NativeAddon {
   flock(fd: number, operation: number): number
   /** pread(2) into `buffer` at `bufferOffset`. */
   pread(fd: number, buffer: Uint8Array, bufferOffset: number, length: number, offset: number): number
+  /** preadv2(2) of all of `buffer`, without waiting for a disk: as much as is in memory, or -11 (EAGAIN), or another negative errno. */
+  preadNow(fd: number, buffer: Uint8Array, offset: number): number
   umask(mask: number): number
   /** memfd_create(2), close-on-exec: a file that lives as long as somebody has it open. */
   memfdCreate(name: string): number

@@ -85,6 +85,48 @@ describe('compressSlices and decodeSlices', () => {
   })
 })
 
+describe('decodeChunks', () => {
+  const packed = gzipSync(text.subarray(0, 3000))
+  const stored = Buffer.concat([packed, noise.subarray(0, 100), packed.subarray(0, 20)])
+  // a batch of two chunks behind the others, a chunk that is stored as it is, one that does not decode
+  const units = Uint32Array.of(0, packed.length, 16, 3000, 2, packed.length, 100, 8, 100, 0, packed.length + 100, 20, 3016, 10, 2)
+  const chunks = Uint32Array.of(0, 16 + 2000, 0, 5, 0, 16, 3100, 3, 1, 8, 8, 100, 2, 3016, 3016, 10)
+
+  it('decodes units, puts their chunks to their places, clears what follows, and hashes', async () => {
+    const out = Buffer.alloc(3110, '.')
+    const order = Uint32Array.of(...chunks.subarray(0, 8), ...chunks.subarray(12)) // not the one that overwrites the batch
+    const digests = new Uint8Array(3 * 32)
+    const crcs = new Uint32Array(3)
+    const results = new Uint8Array(3).fill(9)
+    await native().decodeChunks(stored, units, out, order, 8, 0, digests, crcs, results)
+    expect([...results]).toEqual([0, 0, 1])
+    expect(out.subarray(0, 8)).toEqual(Buffer.concat([text.subarray(2000, 2005), Buffer.alloc(3)]))
+    expect(out.subarray(3100, 3104)).toEqual(Buffer.concat([text.subarray(0, 3), Buffer.alloc(1)]))
+    expect(out.subarray(3104, 3110).toString()).toBe('......')
+    expect(Buffer.from(digests.subarray(0, 32))).toEqual(digestOf(text.subarray(2000, 2005), 0))
+    expect(Buffer.from(digests.subarray(32, 64))).toEqual(digestOf(text.subarray(0, 3), 0))
+    expect([...crcs]).toEqual([native().crc32c(text.subarray(2000, 2005)), native().crc32c(text.subarray(0, 3)), 0])
+  })
+
+  it('hashes nothing that nobody asks for, and stays within its buffers', async () => {
+    const results = new Uint8Array(1)
+    const one = chunks.subarray(8, 12)
+    const out = Buffer.alloc(108, '.')
+    const only = Uint32Array.of(packed.length, 100, 8, 100, 0)
+    await native().decodeChunks(stored, only, out, Uint32Array.of(0, 8, 8, 100), 4096, 1, null, new Uint32Array(0), results)
+    expect(out.subarray(8)).toEqual(Buffer.from(noise.subarray(0, 100)))
+    const call = (rows: Uint32Array, places: Uint32Array, alignment = 1, digests: Uint8Array | null = null) => () => native().decodeChunks(stored, rows, out, places, alignment, 0, digests, new Uint32Array(0), results)
+    expect(call(Uint32Array.of(0, 1, 100, 9, 0), new Uint32Array(0))).toThrow(/argument 2/)
+    expect(call(Uint32Array.of(stored.length, 1, 0, 1, 0), new Uint32Array(0))).toThrow(/argument 2/)
+    expect(call(only, one)).toThrow(/argument 4/) // there is no unit 1
+    expect(call(only, Uint32Array.of(0, 8, 9, 100))).toThrow(/argument 4/)
+    expect(call(only, Uint32Array.of(0, 9, 8, 100))).toThrow(/argument 4/)
+    expect(call(only, Uint32Array.of(0, 8, 8, 100), 0)).toThrow(/argument 5/)
+    expect(call(only, Uint32Array.of(0, 8, 8, 100), 1, new Uint8Array(31))).toThrow(/argument 7/)
+    expect(call(only, Uint32Array.of(0, 8, 8, 100, 0, 8, 8, 100))).toThrow(/argument 9/)
+  })
+})
+
 describe('readFiles', () => {
   const directory = mkdtempSync(path.join(tmpdir(), 'nydus-bulk-'))
   afterAll(() => rmSync(directory, { recursive: true, force: true }))

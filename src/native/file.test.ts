@@ -97,6 +97,16 @@ describe('locks and reads', () => {
     expect(native().fdatasync(fd)).toBe(0)
     expect(native().fdatasync(-1)).toBe(-9)
   })
+
+  it('preadNow reads what is in memory', () => {
+    const fd = create('now', 'abcdef')
+    const buffer = Buffer.alloc(4, '.')
+    expect(native().preadNow(fd, buffer, 1)).toBe(4)
+    expect(buffer.toString()).toBe('bcde')
+    expect(native().preadNow(fd, buffer, 4)).toBe(2)
+    expect(native().preadNow(fd, buffer, -1)).toBe(-22)
+    expect(native().preadNow(-1, buffer, 0)).toBe(-9)
+  })
 })
 
 describe('mappings', () => {

@@ -49,6 +49,8 @@ export interface SharedImage {
 
 /** LIMIT: what one `readInto` has under way at a time, whatever the caller's buffer is. */
 const READ_WINDOW = 16 * MiB
+/** LIMIT: a chunk that is gone from the cache file again each time it was fetched is given up. */
+const MAX_TRIES = 3
 const NO_RETRY: RetryPolicy = { retries: 0, timeoutMs: 0 }
 
 /** An opened image; made by `open`, to be closed. Reads are verified, shared and cached. */
@@ -174,12 +176,15 @@ export class RafsImage {
 
   async #readCached(piece: Piece, part: Uint8Array, signal: AbortSignal): Promise<void> {
     const blob = this.#blobs[piece.blobIndex]!
-    if (this.#isReady(piece) && await blob.cache?.read(part, piece.chunkOffset + piece.from)) return
-    // the cache file was cut short by somebody: fetch what it lost
-    blob.drop(piece.index)
-    const bytes = (await this.#obtain([piece], signal)).get(piece.blobIndex)?.get(piece.index)
-    if (bytes === undefined) throw new CodedError('STORAGE_CACHE_IO', `chunk ${piece.index} of blob ${blob.record.blobId} vanishes from the cache`, { blobId: blob.record.blobId, chunk: piece.index })
-    part.set(bytes.subarray(piece.from, piece.from + piece.length))
+    for (let tries = 0; tries < MAX_TRIES; tries++) {
+      // ready afterwards, too: who takes a chunk back may give the file its length again before we read
+      if (this.#isReady(piece) && await blob.cache?.read(part, piece.chunkOffset + piece.from) && this.#isReady(piece)) return
+      // the cache file was cut short by somebody: fetch what it lost
+      blob.drop(piece.index)
+      const bytes = (await this.#obtain([piece], signal)).get(piece.blobIndex)?.get(piece.index)
+      if (bytes !== undefined) return part.set(bytes.subarray(piece.from, piece.from + piece.length))
+    }
+    throw new CodedError('STORAGE_CACHE_IO', `chunk ${piece.index} of blob ${blob.record.blobId} vanishes from the cache`, { blobId: blob.record.blobId, chunk: piece.index })
   }
 
   #isReady({ blobIndex, index, chunkOffset, chunkSize }: Piece): boolean {

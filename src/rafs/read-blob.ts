@@ -4,6 +4,9 @@ import { CodedError } from '../core/errors.ts'
 import { type ChunkPlace, type ImageBlob, ReadyMap } from '../storage/index.ts'
 import { BlobMap } from './blob-map.ts'
 
+/** LIMIT: a chunk that is gone from the cache file again each time it was fetched is given up. */
+const MAX_TRIES = 3
+
 /** Structured-cloneable: what a worker needs to find ready ranges of a blob alone. Descriptors stay their owner's. */
 export interface SharedBlob { readonly fd: number; readonly ready: { readonly fd: number; readonly count: number }; readonly map: SharedArrayBuffer }
 
@@ -98,9 +101,11 @@ async function refuseUnverifiable(blob: ImageBlob, places: readonly ChunkPlace[]
 
 // A cache file may be cut short by somebody, and be given its length again by another read: what was lost is not ready any more, and is fetched.
 async function readCached(blob: ImageBlob, place: ChunkPlace, from: number, part: Uint8Array, signal: AbortSignal): Promise<void> {
-  if (blob.isReady(place) && await blob.cache?.read(part, place.offset + from) && blob.isReady(place)) return
-  blob.drop(place.index)
-  const bytes = (await blob.obtain([place], { signal })).get(place.index)
-  if (bytes === undefined) throw new CodedError('STORAGE_CACHE_IO', `chunk ${place.index} of blob ${blob.record.blobId} vanishes from the cache`, { blobId: blob.record.blobId, chunk: place.index })
-  part.set(bytes.subarray(from, from + part.length))
+  for (let tries = 0; tries < MAX_TRIES; tries++) {
+    if (blob.isReady(place) && await blob.cache?.read(part, place.offset + from) && blob.isReady(place)) return
+    blob.drop(place.index)
+    const bytes = (await blob.obtain([place], { signal })).get(place.index)
+    if (bytes !== undefined) return part.set(bytes.subarray(from, from + part.length))
+  }
+  throw new CodedError('STORAGE_CACHE_IO', `chunk ${place.index} of blob ${blob.record.blobId} vanishes from the cache`, { blobId: blob.record.blobId, chunk: place.index })
 }

@@ -24,7 +24,7 @@ import { Evidence } from './fetch/evidence.ts'
 import { Flight } from './fetch/flight.ts'
 import { hedgedRead, type HedgeOptions } from './fetch/hedge.ts'
 import { runsOfList } from './fetch/listed.ts'
-import { amplified, unitsOf, within } from './fetch/plan.ts'
+import { amplified, spanOf, within } from './fetch/plan.ts'
 import type { Scheduler } from './fetch/scheduler.ts'
 import { Footprint, windowOf } from './fetch/window.ts'
 import type { BlobcacheMetrics } from './metrics.ts'
@@ -269,13 +269,9 @@ export class ImageBlob {
     const layout = this.#layout!
     const { amplifyBytes, hedge: { link, isLocal } } = this.#options
     if (isLocal || amplifyBytes === 0) return amplified(layout, core, { limit: amplifyBytes, accept })
-    const spanOf = (chunks: readonly number[]) => {
-      const units = unitsOf(layout, chunks)
-      return { from: units[0]!.offset, to: units.at(-1)!.offset + units.at(-1)!.size }
-    }
     const base = Math.min(LONGEST_WINDOW, Math.max(amplifyBytes / 2, link.roundTripBytes / 8))
-    const grown = within(layout, core, { span: windowOf(spanOf(core), this.#footprint, { base, near: NEAR, longest: LONGEST_WINDOW }), maxSize: MAX_WINDOW_SIZE, accept })
-    this.#footprint.add(spanOf(grown))
+    const grown = within(layout, core, { span: windowOf(spanOf(layout, core), this.#footprint, { base, near: NEAR, longest: LONGEST_WINDOW }), maxSize: MAX_WINDOW_SIZE, accept })
+    this.#footprint.add(spanOf(layout, grown))
     return grown
   }
 

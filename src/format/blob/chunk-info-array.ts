@@ -130,7 +130,7 @@ export class ChunkInfoArray {
   }
 
   isBatch(i: number): boolean {
-    return (this.#flags(i) & CHUNK_INFO_FLAG.batch) !== 0
+    return this.batchCount > 0 && (this.#flags(i) & CHUNK_INFO_FLAG.batch) !== 0
   }
 
   /** Number of the batch that holds chunk `i`, a batch member. */
@@ -143,9 +143,13 @@ export class ChunkInfoArray {
     return this.#view.getUint32(i * chunkInfoV2.size + DATA_LOW, true)
   }
 
+  hasCrc32(i: number): boolean {
+    return (this.#flags(i) & CHUNK_INFO_FLAG.hasCrc32) !== 0
+  }
+
   /** crc32c of the decompressed chunk, where it is recorded. */
   crc32(i: number): number | undefined {
-    return (this.#flags(i) & CHUNK_INFO_FLAG.hasCrc32) !== 0 ? this.#view.getUint32(i * chunkInfoV2.size + DATA_LOW, true) : undefined
+    return this.hasCrc32(i) ? this.#view.getUint32(i * chunkInfoV2.size + DATA_LOW, true) : undefined
   }
 
   /** Sizes of batch `k`; equal ones mean that it is stored as it is. */

@@ -20,6 +20,8 @@ export interface RangeOptions {
   readonly prefetch?: boolean
   /** Called as bytes come: `buffer` is what the call resolves to, [0, filled) are there. What it returns is awaited before more is read. */
   readonly progress?: (buffer: Uint8Array, filled: number) => Promise<void> | undefined
+  /** `length` bytes for the result; default new ones. */
+  readonly allocate?: (length: number) => Uint8Array
 }
 
 export interface RangeFetcher extends AsyncDisposable {
@@ -60,9 +62,9 @@ export function createRangeFetcher(address: RepositoryAddress, options: Registry
   }
 }
 
-async function readRange(client: RegistryClient, digest: Digest, offset: number, { length, signal, prefetch = false, progress }: RangeOptions): Promise<Uint8Array> {
+async function readRange(client: RegistryClient, digest: Digest, offset: number, { length, signal, prefetch = false, progress, allocate = (size) => Buffer.allocUnsafeSlow(size) }: RangeOptions): Promise<Uint8Array> {
   pathOf(digest)
-  const bytes = new Uint8Array(length)
+  const bytes = allocate(length)
   let filled = 0
   // the size is not known here, and not needed: a range is never taken for the whole blob
   for await (const chunk of resumed(client, { digest, size: Number.POSITIVE_INFINITY }, { offset, length, maxSkipped: MAX_SKIPPED, prefetch, signal })) {

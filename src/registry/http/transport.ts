@@ -184,17 +184,17 @@ export class Transport implements AsyncDisposable {
 
   async #open(url: URL, proxyUrl: string | undefined): Promise<Dispatcher> {
     const tls = url.protocol === 'https:' ? await tlsOptionsFor(url.host, this.#options) : {}
-    // loaded at the first request: undici takes longer to load than a local image takes to mount
-    const { EnvHttpProxyAgent, Pool, ProxyAgent } = await import('undici')
+    // loaded at the first request: a local image needs none of it
+    const { Pool } = await import('./pool.ts')
     const connect = { ...tls, timeout: this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS }
     const { env, socketPath, proxy } = this.#options
     const connections = CONNECTIONS_PER_ORIGIN
     if (socketPath !== undefined) return new Pool(url.origin, { connections, connect: { ...connect, socketPath } })
     // no tunnel for plain HTTP: a proxy that shares blobs has to see them
-    if (proxyUrl !== undefined) return new ProxyAgent({ uri: proxyUrl, proxyTunnel: false, connections, requestTls: connect, proxyTls: { timeout: connect.timeout } })
+    if (proxyUrl !== undefined) return new (await import('undici')).ProxyAgent({ uri: proxyUrl, proxyTunnel: false, connections, requestTls: connect, proxyTls: { timeout: connect.timeout } })
     const isProxied = proxy === undefined && !isLoopback(url.hostname) && ['http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'].some((name) => (env[name] ?? '') !== '')
     if (!isProxied) return new Pool(url.origin, { connections, connect })
-    return new EnvHttpProxyAgent({
+    return new (await import('undici')).EnvHttpProxyAgent({
       connections, connect, requestTls: tls,
       httpProxy: env['http_proxy'] ?? env['HTTP_PROXY'] ?? '',
       httpsProxy: env['https_proxy'] ?? env['HTTPS_PROXY'] ?? '',

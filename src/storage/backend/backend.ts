@@ -9,6 +9,13 @@ export interface ReadOptions {
    * is taken from the connection. An attempt that is repeated begins again, with another buffer.
    */
   readonly progress?: (buffer: Uint8Array, filled: number) => Promise<void> | undefined
+  /** Where the bytes go; default a new buffer. Attempts that were given up may write into theirs for a while: only what the read resolved to may be used again. */
+  readonly allocate?: (length: number) => Uint8Array
+}
+
+/** What `allocate` is without one. */
+export function newBuffer(length: number): Uint8Array {
+  return Buffer.allocUnsafeSlow(length)
 }
 
 export interface BlobReader {

@@ -5,7 +5,7 @@ import { CodedError, foreignText, type ErrorCode } from '../../core/errors.ts'
 import { retryAfterMs } from '../../core/retry-after.ts'
 import { KiB, MiB } from '../../core/units.ts'
 import { rethrowAsStorage } from './as-storage.ts'
-import type { BlobBackend, BlobReader, ReadOptions } from './backend.ts'
+import { newBuffer, type BlobBackend, type BlobReader, type ReadOptions } from './backend.ts'
 
 export interface HttpExchange {
   readonly method: 'GET' | 'HEAD'
@@ -80,7 +80,7 @@ export class HttpBackend implements BlobBackend {
     return size
   }
 
-  async #read(blobId: string, offset: number, { length, progress, ...options }: ReadOptions & { readonly length: number }): Promise<Uint8Array> {
+  async #read(blobId: string, offset: number, { length, progress, allocate = newBuffer, ...options }: ReadOptions & { readonly length: number }): Promise<Uint8Array> {
     const answer = await this.#ask('GET', blobId, { ...options, range: `bytes=${offset}-${offset + length - 1}` })
     const wrong = async (what: string): Promise<never> => {
       await answer.discard()
@@ -94,7 +94,7 @@ export class HttpBackend implements BlobBackend {
     // a server may send more than was asked for, but it must begin there
     if (answer.status === 206 && !(from === offset && to! >= offset + length - 1)) return await wrong(`the range "${foreignText(range, 80)}"`)
     if (skip > MAX_SKIPPED) return await wrong('everything: the server ignores ranges')
-    const bytes = Buffer.allocUnsafeSlow(length)
+    const bytes = allocate(length)
     let filled = 0
     for await (const part of answer.body()) {
       const skipped = Math.min(skip, part.length)

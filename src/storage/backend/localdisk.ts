@@ -6,7 +6,7 @@ import { open, readFile, type FileHandle } from 'node:fs/promises'
 import { CodedError } from '../../core/errors.ts'
 import { GPT_SECTOR, readGptHeader, readGptPartitions, type GptPartition } from '../../format/gpt/table.ts'
 import { errnoOf } from '../errno.ts'
-import type { BlobBackend, BlobReader } from './backend.ts'
+import { newBuffer, type BlobBackend, type BlobReader } from './backend.ts'
 import { readFully, shortRead } from './localfs.ts'
 
 export interface LocaldiskOptions {
@@ -38,11 +38,11 @@ export class LocaldiskBackend implements BlobBackend {
         signal.throwIfAborted()
         return (await this.#place(blobId)).length
       },
-      read: async (offset, length, { signal }) => {
+      read: async (offset, length, { signal, allocate = newBuffer }) => {
         signal.throwIfAborted()
         const place = await this.#place(blobId)
         if (offset + length > place.length) throw shortRead(blobId, offset, length) // before allocating: `length` may come from a hostile bootstrap
-        const bytes = Buffer.allocUnsafeSlow(length)
+        const bytes = allocate(length)
         await readFully(place.file, bytes, { position: place.offset + offset, blobId })
         signal.throwIfAborted()
         return bytes

@@ -5,7 +5,7 @@ import { open, type FileHandle } from 'node:fs/promises'
 import path from 'node:path'
 import { CodedError, isCoded } from '../../core/errors.ts'
 import { errnoOf } from '../errno.ts'
-import type { BlobBackend, BlobReader } from './backend.ts'
+import { newBuffer, type BlobBackend, type BlobReader } from './backend.ts'
 
 export interface LocalfsOptions { readonly blobFile?: string; readonly dir?: string; readonly altDirs?: readonly string[] }
 
@@ -28,12 +28,12 @@ export class LocalfsBackend implements BlobBackend {
         signal.throwIfAborted()
         return (await this.#current(blobId)).size
       },
-      read: async (offset, length, { signal }) => {
+      read: async (offset, length, { signal, allocate = newBuffer }) => {
         signal.throwIfAborted()
         const { file, size } = await this.#current(blobId)
         // before allocating: `length` may come from a hostile bootstrap
         if (offset + length > size) throw shortRead(blobId, offset, length)
-        const bytes = Buffer.allocUnsafeSlow(length)
+        const bytes = allocate(length)
         await readFully(file, bytes, { position: offset, blobId })
         signal.throwIfAborted()
         return bytes

@@ -10,8 +10,9 @@ import { closeSync, fstatSync, ftruncateSync, futimesSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { publish } from '../../core/diagnostics.ts'
 import { isCoded } from '../../core/errors.ts'
-import { MiB, roundUp } from '../../core/units.ts'
+import { KiB, MiB, roundUp } from '../../core/units.ts'
 import { CHUNK_ALIGNMENT } from '../../format/blob/chunk-info-array.ts'
+import { native } from '../../native/load.ts'
 import { errnoOf } from '../errno.ts'
 import { ChunkMap } from './chunk-map.ts'
 import { pagesAround, type CacheCipher } from './cipher.ts'
@@ -57,6 +58,8 @@ const READERS_GRACE_MS = 50
 /** LIMIT: an update of the chunk map takes microseconds; who holds it for a second is stopped. */
 const MAP_TRIES = 500
 const MAP_PAUSE_MS = 2
+/** LIMIT: bytes copied from memory on the calling thread. */
+const READ_NOW_BYTES = 256 * KiB
 /** LIMIT: pauses while another process fetches; processes share no descriptor that could wake us. */
 const FIRST_WAIT_MS = 1
 const MAX_WAIT_MS = 20
@@ -156,6 +159,8 @@ export class BlobCache {
   /** Bytes [offset, offset + target.length) of the cache file; false when the file does not have them (any more). */
   async read(target: Uint8Array, offset: number): Promise<boolean> {
     try {
+      // what was stored a moment ago is in memory: no reason to wait for a thread
+      if (this.#cipher === undefined && target.length <= READ_NOW_BYTES && native().preadNow(this.dataFd, target, offset) === target.length) return true
       if (this.#cipher === undefined) return await readAvailable(this.dataFd, target, offset) === target.length
       const around = pagesAround(offset, target.length)
       const pages = new Uint8Array(around.length)

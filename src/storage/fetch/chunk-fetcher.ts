@@ -86,11 +86,10 @@ export class ChunkFetcher {
       cache.drop(index)
     }
     for (const place of places) {
-      const bytes = intact.get(place.index)
-      if (bytes === undefined) continue
+      if (!intact.has(place.index)) continue
       cache.confirm(place)
       metrics.entriesCount++
-      flight.land(place.index, bytes)
+      flight.land(place.index, undefined)
     }
     return places.filter(({ index }) => !intact.has(index)).map(({ index }) => index)
   }
@@ -141,30 +140,35 @@ export class ChunkFetcher {
       pool.give(decoded.buffer)
       wrong.push(...decoded.wrong)
     })
+    const loan = pool.lend()
     try {
       const { lane } = flight
       const stored = await hedgedRead(reader, {
-        ...hedge, offset: range.offset, length: range.length, signal, prefetch: lane.readers === 0, isWanted: () => lane.readers > 0,
+        ...hedge, allocate: loan.allocate, offset: range.offset, length: range.length, signal, prefetch: lane.readers === 0, isWanted: () => lane.readers > 0,
         progress: (buffer, filled) => {
           arriving.take(buffer, filled)
           return scheduler.pause(lane)
         },
       })
       await arriving.finish(stored)
+      loan.giveBack(stored)
     } finally {
       await arriving.settle()
     }
     return wrong.sort((a, b) => a - b)
   }
 
-  async #keep({ chunks, runs }: Decoded, flight: Flight): Promise<void> {
+  async #keep({ buffer, chunks, runs }: Decoded, flight: Flight): Promise<void> {
     const { metrics, cache, remember } = this.#source
     const size = runs.reduce((sum, { bytes }) => sum + bytes.length, 0)
     metrics.bufferedBackendSize += size
     const stored = await cache?.store(runs) ?? false
     metrics.bufferedBackendSize -= size
-    if (stored) metrics.entriesCount += chunks.size
-    for (const [index, bytes] of chunks) {
+    if (stored) metrics.entriesCount += chunks.length
+    for (const { index, offset, size } of chunks) {
+      // who waits reads what is in the cache file from there: a chunk of which 128 KiB are wanted is not copied for them
+      if (stored && this.#isReady(index)) { flight.land(index, undefined); continue }
+      const bytes = buffer.subarray(offset, offset + size)
       if (!stored) remember(index, bytes)
       flight.land(index, bytes)
     }

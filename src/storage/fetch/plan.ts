@@ -114,18 +114,26 @@ export function within(layout: ChunkInfoArray, chunks: readonly number[], { span
   { readonly span: Span; readonly maxSize: number; readonly accept: (index: number) => boolean }): number[] {
   const [first, last] = [chunks[0]!, chunks.at(-1)!]
   const inside = new Set(chunks)
+  let [low, high] = [first, last]
   for (let i = first + 1; i < last; i++) if (!inside.has(i) && accept(i)) inside.add(i)
   for (let [i, left] = [first - 1, maxSize]; i >= 0 && layout.compressedOffset(i) >= span.from && accept(i) && left > 0; i--) {
-    inside.add(i)
+    inside.add(low = i)
     left -= spaceOf(layout, i)
   }
   for (let [i, left] = [last + 1, maxSize]; i < layout.count && layout.compressedOffset(i) < span.to && accept(i) && left > 0; i++) {
-    inside.add(i)
+    inside.add(high = i)
     left -= spaceOf(layout, i)
   }
   // a batch is decoded as a whole, so its members come along, also those beyond an edge
-  for (const edge of [first, Math.min(...inside), Math.max(...inside)]) for (const mate of batchMates(layout, edge)) if (accept(mate)) inside.add(mate)
+  for (const edge of [first, low, high]) for (const mate of batchMates(layout, edge)) if (accept(mate)) inside.add(mate)
   return [...inside].sort((a, b) => a - b)
+}
+
+/** The stored bytes of `chunks` (ascending), from the first to the last. */
+export function spanOf(layout: ChunkInfoArray, chunks: readonly number[]): Span {
+  const [first] = unitsOf(layout, [chunks[0]!])
+  const [last] = unitsOf(layout, [chunks.at(-1)!])
+  return { from: first!.offset, to: last!.offset + last!.size }
 }
 
 /** Other members of the batch of chunk `i`: they are numbered consecutively, since any chunk outside closes a batch. */
