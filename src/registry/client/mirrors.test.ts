@@ -59,6 +59,16 @@ describe('mirrors of a registry', () => {
     expect([...second.seen, ...origin.seen].filter(({ headers }) => headers['x-key'] !== undefined)).toEqual([])
   })
 
+  it('that send wrong bytes are left out too, when somebody says so', async () => {
+    await using mirror = await start('one')
+    await using origin = await start('own')
+    await using fetcher = await fetcherOf({ host: origin.host, mirrors: [{ host: `http://${mirror.host}` }] })
+    expect(await ask(fetcher)).toBe('one')
+    expect(Buffer.from(await fetcher.readRange(DIGEST, 0, { length: 3, afterWrong: true, signal })).toString()).toBe('own')
+    expect(await ask(fetcher)).toBe('own')
+    expect(mirror.seen.length).toBe(1)
+  })
+
   it('that hang cost one attempt', async () => {
     await using mirror = await start('one')
     await using origin = await start('own')

@@ -18,6 +18,8 @@ export interface RangeOptions {
   readonly signal: AbortSignal
   /** Nobody waits for it. */
   readonly prefetch?: boolean
+  /** What this range was answered with before was wrong. */
+  readonly afterWrong?: boolean
   /** Called as bytes come: `buffer` is what the call resolves to, [0, filled) are there. What it returns is awaited before more is read. */
   readonly progress?: (buffer: Uint8Array, filled: number) => Promise<void> | undefined
   /** `length` bytes for the result; default new ones. */

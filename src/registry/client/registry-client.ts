@@ -148,7 +148,7 @@ export class RegistryClient implements AsyncDisposable {
       try {
         const response = await this.#exchange(call)
         if (call.accept.includes(response.status)) return response
-        const wait = retryAfterMs(response.header('retry-after')) ?? 0
+        const wait = retryAfterMs(response.header('retry-after'), response.header('date')) ?? 0
         if (attempt >= attempts || !mayPass(response.status) || wait > MAX_RETRY_AFTER_MS) {
           throw await statusError(response, call.method, (text) => scrub(this.#authorizer.scrub(text), this.#secrets))
         }

@@ -15,7 +15,7 @@ const MAX_ERROR_BODY = 64 * KiB
  */
 export async function statusError(response: HttpResponse, method: Method, clean: (text: string) => string): Promise<CodedError> {
   const { status } = response
-  const wait = retryAfterMs(response.header('retry-after'))
+  const wait = retryAfterMs(response.header('retry-after'), response.header('date'))
   const said = foreignText(clean(await explanation(response)))
   return new CodedError(codeFor(status), `${method} ${redactUrl(response.url)}: status ${status}${said === '' ? '' : `: ${said}`}`, { status, ...(wait !== undefined && { retryAfterMs: wait }) })
 }

@@ -26,7 +26,8 @@ describe('a URL in messages', () => {
 
 describe('waiting', () => {
   it.each([['2', 2000], ['0', 0], [' 7 ', 7000], ['Thu, 01 Jan 1970 00:00:10 GMT', 9000], ['Thu, 01 Jan 1970 00:00:00 GMT', 0], ['soon', undefined], ['-1', undefined], [undefined, undefined]])('Retry-After "%s" is %s ms', (header, ms) => {
-    expect(retryAfterMs(header, 1000)).toBe(ms)
+    expect(retryAfterMs(header, undefined, 1000)).toBe(ms)
+    if (header !== undefined) expect(retryAfterMs(header, 'Thu, 01 Jan 1970 00:00:01 GMT', 86_400_000), 'with a clock that is a day ahead').toBe(ms)
   })
 
   it('doubles, is jittered by half, and has a ceiling', () => {

@@ -4,6 +4,8 @@ export interface ReadOptions {
   readonly signal: AbortSignal
   /** Nobody waits for it; backends may tell their server so. */
   readonly prefetch?: boolean
+  /** What this range was answered with before was wrong: another copy is to be asked, where there is one. */
+  readonly afterWrong?: boolean
   /**
    * May be called as bytes come: `buffer` is what the read will resolve to, bytes [0, filled) are there. What it returns is to be awaited before more
    * is taken from the connection. An attempt that is repeated begins again, with another buffer.

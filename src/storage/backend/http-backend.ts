@@ -140,7 +140,7 @@ async function refusal(answer: HttpAnswer, what: string): Promise<CodedError> {
   // object stores say why in XML, beside the string that was signed: only the code may be shown
   const text = await answer.bytes(MAX_REFUSAL).then((body) => Buffer.from(body).toString('utf8'), () => '')
   const reason = /<Code>([A-Za-z]{1,60})<\/Code>/.exec(text)?.[1]
-  const wait = retryAfterMs(answer.header('retry-after'))
+  const wait = retryAfterMs(answer.header('retry-after'), answer.header('date'))
   return new CodedError(codeOf(status), `${what}: status ${status}${reason === undefined ? '' : ` ${reason}`}`, { status, ...(wait !== undefined && { retryAfterMs: wait }) })
 }
 

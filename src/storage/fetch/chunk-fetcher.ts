@@ -6,7 +6,7 @@ import { CodedError, hasCode, isCoded } from '../../core/errors.ts'
 import type { BufferPool } from '../../core/buffer-pool.ts'
 import type { ChunkInfoArray } from '../../format/blob/chunk-info-array.ts'
 import type { BlobRecord } from '../../format/rafs-v6/bootstrap-view.ts'
-import type { BlobReader } from '../backend/backend.ts'
+import type { BlobReader, ReadOptions } from '../backend/backend.ts'
 import { compressorNumber } from '../blob-meta.ts'
 import type { BlobCache, ChunkPlace } from '../cache/blob-cache.ts'
 import { confirm } from '../cache/confirm.ts'
@@ -110,12 +110,12 @@ export class ChunkFetcher {
 
   async #fetchRange(range: Range, flight: Flight, signal: AbortSignal): Promise<void> {
     try {
-      const wrong = await this.#readRange(range, flight, signal)
+      const wrong = await this.#readRange(range, flight, { signal })
       if (wrong.length === 0) return
       // once more, for what was wrong: a proxy or a disk may have had a bad moment
       for (const index of wrong) this.#reportCorrupt(index, 'backend')
       for (const again of this.ranges(wrong)) {
-        for (const index of await this.#readRange(again, flight, signal)) flight.land(index, this.#mismatch(index))
+        for (const index of await this.#readRange(again, flight, { signal, afterWrong: true })) flight.land(index, this.#mismatch(index))
       }
     } catch (error) {
       if (!isCoded(error)) throw error
@@ -130,7 +130,7 @@ export class ChunkFetcher {
   }
 
   /** Reads, decodes and stores; returns the chunks that came wrong. */
-  async #readRange(range: Range, flight: Flight, signal: AbortSignal): Promise<number[]> {
+  async #readRange(range: Range, flight: Flight, options: Pick<ReadOptions, 'signal' | 'afterWrong'>): Promise<number[]> {
     const { reader, hedge, scheduler, layout, evidence, record, pool } = this.#source
     const compressor = compressorNumber(record.compressor)
     const wrong: number[] = []
@@ -144,7 +144,7 @@ export class ChunkFetcher {
     try {
       const { lane } = flight
       const stored = await hedgedRead(reader, {
-        ...hedge, allocate: loan.allocate, offset: range.offset, length: range.length, signal, prefetch: lane.readers === 0, isWanted: () => lane.readers > 0,
+        ...hedge, allocate: loan.allocate, offset: range.offset, length: range.length, ...options, prefetch: lane.readers === 0, isWanted: () => lane.readers > 0,
         progress: (buffer, filled) => {
           arriving.take(buffer, filled)
           return scheduler.pause(lane)

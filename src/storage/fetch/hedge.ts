@@ -87,12 +87,12 @@ class HedgedRead {
   }
 
   async #attempt(signal: AbortSignal): Promise<Uint8Array> {
-    const { offset, length, link, prefetch, progress, allocate } = this.#asked
+    const { offset, length, link, prefetch, afterWrong, progress, allocate } = this.#asked
     const begin = performance.now()
     let first = 0
     let pausedMs = 0
     const bytes = await this.#reader.read(offset, length, {
-      signal, ...(prefetch !== undefined && { prefetch }), ...(allocate && { allocate }),
+      signal, ...(prefetch !== undefined && { prefetch }), ...(afterWrong && { afterWrong }), ...(allocate && { allocate }),
       progress: (buffer, filled) => {
         first ||= performance.now()
         this.#timer?.refresh()
