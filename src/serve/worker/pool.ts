@@ -2,7 +2,7 @@
 
 import { Worker } from 'node:worker_threads'
 import { publish } from '../../core/diagnostics.ts'
-import { fromMessage } from '../../core/errors.ts'
+import { CodedError, fromMessage } from '../../core/errors.ts'
 import { native } from '../../native/load.ts'
 import { createAccessMemory } from '../access/access-log.ts'
 import { Accountant } from '../access/accountant.ts'
@@ -16,6 +16,8 @@ import { type FromWorker, type ToWorker, WAKE_UP, type WorkerMount, type WorkerS
 
 /** LIMIT: a worker answers a wake-up between two requests; one that has not after this long is stuck in a system call and is left behind. */
 const STOP_TIMEOUT_MS = 2_000
+/** LIMIT: a worker that could not be started may be asked for again after this long. */
+const START_AGAIN_MS = 5_000
 
 /** What a session's owner hears. */
 export interface PoolListener {
@@ -30,8 +32,8 @@ export interface PoolListener {
 }
 
 interface Listed { readonly fd: number; messages: ToWorker[] }
-interface Waiting { left: number; readonly done: () => void }
-interface Member { readonly worker: Worker; readonly waitSet: number; readonly wakeUp: number; readonly exited: Promise<void> }
+interface Waiting { readonly left: Set<number>; readonly done: () => void }
+interface Member { readonly thread: number; readonly worker: Worker; readonly waitSet: number; readonly wakeUp: number; readonly exited: Promise<void>; isReady: boolean }
 
 /** The threads that answer requests, of one daemon or of many. */
 export class WorkerPool {
@@ -45,11 +47,11 @@ export class WorkerPool {
   #lastSession = 0
   readonly #threads: number
   readonly #owner: Owner
-  readonly #members: Member[] = []
+  #members: Member[] = []
   /** What a worker that starts later must hear, a session each. */
   readonly #sessions = new Map<number, Listed>()
   readonly #ended = new Set<number>()
-  /** Sessions and mounts being dropped: how many workers have yet to let go, and what happens then. */
+  /** Sessions and mounts being dropped: which workers have yet to let go, and what happens then. */
   readonly #dropping = new Map<string, Waiting>()
   readonly #mountsVersion = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)
   readonly #clock = sharedClock()
@@ -62,7 +64,7 @@ export class WorkerPool {
     this.counters = createCounterMemory(threads + 1)
     this.#accesses = createAccessMemory(threads)
     this.accountant = new Accountant(this.#accesses, threads)
-    this.#start()
+    this.#start(0)
   }
 
   /** How many there are at most; counters have a block for each, and one for the main thread behind them. */
@@ -123,20 +125,35 @@ export class WorkerPool {
     return stopped
   }
 
-  #start(): void {
-    const thread = this.#members.length
-    const waitSet = native().waitSetCreate()
-    const wakeUp = native().eventCreate()
+  /** One more worker, if it can be had: where no file can be opened and no thread started any more, those that are there do the work. */
+  #startHelper(): void {
+    const thread = Array.from({ length: this.#threads }, (_, i) => i).find((free) => this.#members.every((member) => member.thread !== free))
+    if (this.#stopping || thread === undefined) return
+    try {
+      this.#start(thread)
+    } catch (error) {
+      this.#doWithout(error)
+    }
+  }
+
+  #doWithout(error: unknown): void {
+    publish('serve:warning:raised', { message: `no further worker can be started: ${error instanceof Error ? error.message : String(error)}` })
+    setTimeout(() => helpCame(this.#leadership), START_AGAIN_MS).unref() // then it may be asked for again
+  }
+
+  #start(thread: number): void {
+    const waitSet = descriptor(native().waitSetCreate())
+    const wakeUp = descriptor(native().eventCreate(), waitSet)
     native().waitSetAdd(waitSet, wakeUp, WAKE_UP, 1)
     const workerData: WorkerStart = { thread, waitSet, leadership: this.#leadership, counters: this.counters, accesses: this.#accesses, mountsVersion: this.#mountsVersion, owner: this.#owner, clock: this.#clock }
     const worker = new Worker(new URL('./thread.js', import.meta.url), { workerData })
-    worker.on('message', (message: FromWorker) => this.#hear(thread, message))
-    worker.on('error', (error) => this.#fail(error instanceof Error ? error : new Error(String(error))))
+    worker.on('message', (message: FromWorker) => this.#hear(member, message))
+    worker.on('error', (error) => this.#broken(member, error instanceof Error ? error : new Error(String(error))))
     const exited = new Promise<void>((resolve) => worker.once('exit', () => {
-      this.#fail(new Error(`worker ${thread} ended by itself`))
+      this.#broken(member, new Error(`worker ${thread} ended by itself`))
       resolve()
     }))
-    const member = { worker, waitSet, wakeUp, exited }
+    const member: Member = { thread, worker, waitSet, wakeUp, exited, isReady: false }
     this.#members.push(member)
     for (const [session, listed] of this.#sessions) introduce(member, session, listed)
   }
@@ -160,35 +177,47 @@ export class WorkerPool {
   }
 
   #untilAll(key: string): Promise<void> {
-    return new Promise((done) => this.#dropping.set(key, { left: this.#members.length, done }))
+    return new Promise((done) => this.#dropping.set(key, { left: new Set(this.#members.map(({ thread }) => thread)), done }))
   }
 
-  #hear(thread: number, message: FromWorker): void {
+  #hear(member: Member, message: FromWorker): void {
     switch (message.kind) {
       case 'ready':
-        if (thread > 0) helpCame(this.#leadership)
+        member.isReady = true
+        if (member.thread > 0) helpCame(this.#leadership)
         break
-      case 'wanted':
-        if (!this.#stopping && this.#members.length < this.#threads) this.#start()
-        break
+      case 'wanted': this.#startHelper(); break
       case 'miss': this.#listeners.get(message.session)?.miss(message.session, message.miss, message.at); break
       case 'request': this.#listeners.get(message.session)?.request?.(message.session, message.serial, message.bytes, message.at); break
       case 'interrupt': this.#listeners.get(message.session)?.interrupt(message.session, message.uniqueLow, message.uniqueHigh); break
       case 'request-error': publish('serve:request:error', message); break
-      case 'failed': this.#fail(fromMessage(message.error)); break
-      case 'dropped': this.#dropped(keyOf(message.session)); break
-      case 'unmounted': this.#dropped(keyOf(message.session, message.serial)); break
+      case 'failed': this.#broken(member, fromMessage(message.error)); break
+      case 'dropped': this.#dropped(keyOf(message.session), member.thread); break
+      case 'unmounted': this.#dropped(keyOf(message.session, message.serial), member.thread); break
       case 'ended':
         if (!this.#ended.has(message.session)) this.#listeners.get(message.session)?.ended(message.session, message.errno)
         this.#ended.add(message.session)
     }
   }
 
-  #dropped(key: string): void {
+  #dropped(key: string, thread: number): void {
     const dropping = this.#dropping.get(key)
-    if (!dropping || --dropping.left > 0) return
+    if (!dropping?.left.delete(thread) || dropping.left.size > 0) return
     this.#dropping.delete(key)
     dropping.done()
+  }
+
+  /** A helper that never began has touched nothing, and can be done without. */
+  #broken(member: Member, error: Error): void {
+    if (member.thread === 0 || member.isReady || this.#stopping) {
+      this.#fail(error)
+      return
+    }
+    if (!this.#members.includes(member)) return
+    this.#members = this.#members.filter((other) => other !== member)
+    for (const key of [...this.#dropping.keys()]) this.#dropped(key, member.thread)
+    void member.exited.then(() => [member.waitSet, member.wakeUp].forEach((fd) => { native().closeFd(fd) }))
+    this.#doWithout(error)
   }
 
   #fail(error: Error): void {
@@ -198,6 +227,13 @@ export class WorkerPool {
 
 function keyOf(session: number, serial?: number): string {
   return serial === undefined ? `${session}` : `${session}:${serial}`
+}
+
+/** `fd`, or else an error, with `other` closed. */
+function descriptor(fd: number, other?: number): number {
+  if (fd >= 0) return fd
+  if (other !== undefined) native().closeFd(other)
+  throw new CodedError('NATIVE_SYSCALL', `no descriptor for a worker: errno ${-fd}`, { errno: -fd })
 }
 
 function post(worker: Worker, message: ToWorker): void {

@@ -16,9 +16,10 @@ const post = (message: FromWorker): void => port.postMessage(message)
 subscribe('serve:request:error', (event) => post({ kind: 'request-error', ...event }))
 
 try {
+  const addon = native() // opens files
   post({ kind: 'ready' })
   // SAFETY: pool.ts starts this file with a WorkerStart.
-  serveLoop({ native: native(), start: workerData as WorkerStart, receive: portReceiver(port, receiveMessageOnPort), post, open: openShared })
+  serveLoop({ native: addon, start: workerData as WorkerStart, receive: portReceiver(port, receiveMessageOnPort), post, open: openShared })
 } catch (error) {
   post({ kind: 'failed', error: toMessage(error) })
 }
