@@ -22,6 +22,7 @@ static void reset_signals(void) {
 }
 
 static _Noreturn void run_node(const char *program, const char *option, const char *value) {
+  unsetenv("IMAGE_PULL_AUTH"); // it is told: what it runs is to inherit nothing
   execlp("node", "node", program, option, value, (char *)NULL);
   say("cannot run node");
   _exit(127);

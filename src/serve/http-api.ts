@@ -121,7 +121,13 @@ export const ROUTES: Readonly<Record<string, Readonly<Record<string, Route>>>> =
   },
   '/api/v1/config': {
     GET: ({ daemon, query }) => ({ status: 200, body: changeableConfig(mountOf(daemon, query)) }),
-    PUT: async ({ daemon, query, body }) => { imageOf(mountOf(daemon, query)).reconfigure(backendChangeOf(await body())); return DONE },
+    PUT: async ({ daemon, query, body }) => {
+      const change = backendChangeOf(await body())
+      const mount = mountOf(daemon, query)
+      imageOf(mount).reconfigure(change)
+      mount.remember?.(change)
+      return DONE
+    },
   },
   '/api/v1/daemon/events': { GET: ({ options }) => ({ status: 200, body: options.events }) },
   '/api/v1/daemon/backend': { GET: ({ daemon, query }) => ({ status: 200, body: superBlockOf(imageOf(mountAt(daemon, query))) }) },

@@ -13,7 +13,7 @@ import { eventually, Scratch } from '../support/nydusd.ts'
 
 const DIST = path.resolve(import.meta.dirname, '../../dist')
 // SAFETY: dist/ is what the compiler made of src/.
-const { Daemon, decodeState, encodeState, imageFileSystem } = (await import(`${DIST}/serve/index.js`)) as typeof Serve
+const { Daemon, decodeState, encodeState, imageFileSystem, StateSecrets } = (await import(`${DIST}/serve/index.js`)) as typeof Serve
 const { RafsImage } = (await import(`${DIST}/rafs/index.js`)) as typeof Rafs
 const { LocalfsBackend } = (await import(`${DIST}/storage/index.js`)) as typeof Storage
 
@@ -61,12 +61,13 @@ describe('a daemon restored from its saved state', () => {
     const before = (await run('stat', ['-c', '%i', files[1]!])).stdout
 
     const { state, fd } = first.save()
-    const bytes = encodeState(state)
+    const secrets = new StateSecrets(path.join(scratch.path, 'run'))
+    const bytes = encodeState(state, secrets)
     expect(await first.stop({ unmount: false })).toEqual({ error: undefined, stuck: false })
 
     const second = new Daemon(options)
     try {
-      const restored = decodeState(bytes)
+      const restored = decodeState(bytes, secrets)
       expect(restored).toEqual(state)
       await second.restore(restored, fd)
       expect(second.state).toBe('READY')

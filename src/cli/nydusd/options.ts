@@ -33,7 +33,7 @@ export const OPTIONS = [
   { name: 'upgrade', group: 'Daemon', help: 'Start in INIT and mount nothing' },
   { name: 'self-heal', group: 'Daemon', help: 'Keep the mount while the server behind it dies and is replaced' },
   { name: 'server', value: 'socket', group: 'Daemon', help: 'The same, with one server for all daemons that name this socket' },
-  { name: 'run-dir', value: 'dir', group: 'Daemon', fallback: '/run/nydusd', help: 'Devices and journals of kernel EROFS mounts' },
+  { name: 'run-dir', value: 'dir', group: 'Daemon', fallback: '/run/nydusd', help: 'Devices and journals of kernel EROFS mounts, the key that hides credentials in saved states' },
   { name: 'rlimit-nofile', value: 'count', group: 'Daemon', fallback: '1000000', help: 'Limit of open files, 0 to leave it; as far as allowed' },
   { name: 'backend-source', value: 'url', group: 'Daemon', help: 'Accepted and ignored' },
   { name: 'log-level', short: 'l', value: 'level', group: 'Logging', fallback: 'info', help: 'trace, debug, info, warn or error' },

@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { machineLimits } from '../../native/machine.ts'
-import { type ApiDaemon, type ApiOptions, type ApiServer, Daemon, type DaemonEnd, decodeState, ErrorEvents, type FailoverPolicy, type DeviceThreads, type GuestHolder, mountedDevice, type WorkerPool } from '../../serve/index.ts'
+import { type ApiDaemon, type ApiOptions, type ApiServer, Daemon, type DaemonEnd, decodeState, ErrorEvents, type FailoverPolicy, type DeviceThreads, type GuestHolder, mountedDevice, StateSecrets, type WorkerPool } from '../../serve/index.ts'
 import { explain, type LogLevel } from '../conventions.ts'
 import { buildInfo } from '../version.ts'
 import { raiseFileLimit } from './limits.ts'
@@ -92,12 +92,13 @@ async function serviceOf(kind: Order['kind'], values: Values, host: Host): Promi
 
 function fuseService(values: Values, host: Host): Service {
   const { imagePullAuth } = host
+  const secrets = new StateSecrets(values.get('run-dir')!)
   const daemon = new Daemon({
     id: values.get('id') ?? '', supervisor: values.get('supervisor'), mountpoint: values.get('mountpoint')!,
     threads: Math.min(Number(values.get('fuse-threads')), Math.max(MIN_THREADS, machineLimits().processors)), writable: values.has('writable'),
     openMount: async (request, options) => await (await import('./image.ts')).openMount(request, { ...options, imagePullAuth }),
     openErofs: async (request, options) => await (await import('./erofs.ts')).openErofs(request, { ...options, imagePullAuth }),
-    runDirectory: values.get('run-dir')!,
+    runDirectory: values.get('run-dir')!, secrets,
     // SAFETY: parseArguments admits the three policies only.
     failoverPolicy: values.get('failover-policy') as FailoverPolicy,
     ...(host.keep && { keep: ({ fd, ...kept }) => host.keep?.({ ...kept, fds: [fd] }) }),
@@ -108,7 +109,7 @@ function fuseService(values: Values, host: Host): Service {
     daemon,
     async begin(signal) {
       if (host.kept) {
-        await daemon.restore(decodeState(host.kept.bytes), host.kept.fds[0]!)
+        await daemon.restore(decodeState(host.kept.bytes, secrets), host.kept.fds[0]!)
         daemon.start()
       } else if (values.has('fill')) {
         await (await import('./erofs.ts')).startErofs(daemon, values, { signal, imagePullAuth })

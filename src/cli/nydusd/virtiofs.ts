@@ -1,7 +1,7 @@
 // `nydusd virtiofs`: the service of a virtual machine's device. Loaded only for it.
 
 import { contentOf } from '../../native/memory-file.ts'
-import { decodeState } from '../../serve/index.ts'
+import { decodeState, StateSecrets } from '../../serve/index.ts'
 import { DeviceThreads } from '../../serve/virtiofs/device-threads.ts'
 import { VirtiofsDaemon } from '../../serve/virtiofs/virtiofs-daemon.ts'
 import { openFirstMount, openMount } from './image.ts'
@@ -9,8 +9,9 @@ import type { Host, Service, Values } from './service.ts'
 
 /** A daemon that listens on `--sock`, with the image of `--bootstrap` at its root if there is one. */
 export async function virtiofsService(values: Values, { imagePullAuth, guest, keep, kept, failed, deviceThreads }: Host): Promise<Service> {
+  const secrets = new StateSecrets(values.get('run-dir')!)
   const daemon = new VirtiofsDaemon({
-    id: values.get('id') ?? '', supervisor: undefined, socket: values.get('sock')!,
+    id: values.get('id') ?? '', supervisor: undefined, socket: values.get('sock')!, secrets,
     openMount: async (request, options) => await openMount(request, { ...options, imagePullAuth }),
     ...(failed && { failed: (error) => failed(error) }),
     ...(deviceThreads && { threads: await deviceThreads() }),
@@ -21,7 +22,7 @@ export async function virtiofsService(values: Values, { imagePullAuth, guest, ke
     async begin(signal) {
       if (kept) {
         const [state, ...fds] = kept.fds
-        await daemon.continue(decodeState(kept.bytes), state === undefined ? undefined : { bytes: contentOf(state), fds })
+        await daemon.continue(decodeState(kept.bytes, secrets), state === undefined ? undefined : { bytes: contentOf(state), fds })
         return
       }
       const root = await openFirstMount(values, { signal, imagePullAuth })

@@ -24,6 +24,7 @@ import { type DaemonStateName, LifeCycle } from './life-cycle.ts'
 import { type MountInfo, Mounts } from './mounts.ts'
 import { type FailoverPolicy, requeue } from './requeue.ts'
 import { decodeState, encodeState, type SavedState } from './saved-state.ts'
+import { StateSecrets } from './state-secrets.ts'
 import { type Kept, receiveFromSupervisor, sendToSupervisor } from './supervisor.ts'
 
 export interface DaemonOptions {
@@ -40,6 +41,8 @@ export interface DaemonOptions {
   readonly openErofs?: OpenErofs
   /** Where devices of kernel EROFS mounts are served, and what is mounted is written down. */
   readonly runDirectory?: string
+  /** Hides the credentials in a saved state; default with a key below /run/nydusd. */
+  readonly secrets?: StateSecrets
   readonly failoverPolicy?: FailoverPolicy
   /** Hears what the next server of this connection would need, as soon as there is one and whenever it changes. */
   readonly keep?: (kept: KeptConnection) => void
@@ -52,6 +55,7 @@ export interface DaemonOptions {
 /** A connection for whoever keeps it; the descriptor stays the daemon's. */
 export interface KeptConnection extends Kept { readonly mountpoint: string; readonly device: string }
 
+const RUN_DIRECTORY = '/run/nydusd'
 /** LIMIT: who hands a connection on and cannot have its requests repeated answers them first, but nobody waits longer than this for the next daemon. */
 const DRAIN_MS = 10_000
 /** LIMIT: what is not on disk yet is only fetched again after a power loss; the next daemon does not wait for a slow disk. */
@@ -69,6 +73,7 @@ export class Daemon {
   readonly done: Promise<DaemonEnd>
   readonly #options: DaemonOptions
   readonly #life = new LifeCycle()
+  readonly #secrets: StateSecrets
   readonly #pool: WorkerPool
   /** Names the connection between threads. */
   readonly #serial: number
@@ -89,6 +94,7 @@ export class Daemon {
   /** Workers start at once, beside whatever the caller does next (opening the image). */
   constructor(options: DaemonOptions) {
     this.#options = options
+    this.#secrets = options.secrets ?? new StateSecrets(RUN_DIRECTORY)
     this.done = new Promise((resolve) => { this.#finish = resolve })
     this.#pool = options.pool ?? new WorkerPool(options.threads, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 })
     this.#serial = this.#pool.register({
@@ -140,7 +146,7 @@ export class Daemon {
     const signal = this.#closing.signal
     const { bytes, fd } = await receiveFromSupervisor(supervisor, { signal })
     try {
-      await this.restore(decodeState(bytes), fd)
+      await this.restore(decodeState(bytes, this.#secrets), fd)
     } catch (error) {
       native().closeFd(fd)
       throw error
@@ -177,7 +183,7 @@ export class Daemon {
     const { supervisor } = this.#options
     if (supervisor === undefined) throw new CodedError('SERVE_STATE', 'there is no supervisor to send the state to')
     const { state, fd } = this.save()
-    await sendToSupervisor(supervisor, { bytes: encodeState(state), fd }, { signal: this.#closing.signal })
+    await sendToSupervisor(supervisor, { bytes: encodeState(state, this.#secrets), fd }, { signal: this.#closing.signal })
   }
 
   /** What another process needs, beside the descriptor, to continue. @throws SERVE_NOT_READY before the handshake */
@@ -271,11 +277,11 @@ export class Daemon {
     const { keep } = this.#options
     if (!keep || !this.#session) return
     const { state, fd } = this.save()
-    keep({ bytes: encodeState(state), fd, mountpoint: state.mountpoint, device: this.#device ?? '' })
+    keep({ bytes: encodeState(state, this.#secrets), fd, mountpoint: state.mountpoint, device: this.#device ?? '' })
   }
 
   #loadErofs(): Promise<ErofsService> {
-    const { mountpoint, runDirectory = '/run/nydusd' } = this.#options
+    const { mountpoint, runDirectory = RUN_DIRECTORY } = this.#options
     const { threads } = this.#pool
     this.#erofsLoading ??= import('../erofs/service.ts').then(({ ErofsService }) => {
       this.#erofs = new ErofsService({

@@ -8,6 +8,7 @@ import { CodedError } from '../../core/errors.ts'
 import { FUSE_OP } from '../../wire/fuse/opcode.ts'
 import type { SessionAccounts } from '../access/accountant.ts'
 import type { MountAccounts } from '../access/accounts.ts'
+import type { BackendChange } from '../../storage/index.ts'
 import { createCounterMemory, OperationCounters } from '../counters.ts'
 import type { Miss } from '../fuse/core.ts'
 import type { Transport } from '../erofs/transport.ts'
@@ -52,6 +53,7 @@ interface Entry extends MountedFileSystem {
   readonly view: MountedFileSystem['fileSystem']['view']
   readonly counters: SharedArrayBuffer
   readonly missCounters: OperationCounters
+  changes: BackendChange | undefined
   /** Ends what goes on in the background, before the file system is closed. */
   readonly closing: AbortController
   warming: Promise<void>
@@ -68,12 +70,17 @@ export interface MountInfo extends Pick<MountedFileSystem, 'mountpoint' | 'shown
   accounts(): MountAccounts | undefined
   /** Begins or ends a trace of its reads. */
   trace(isOn: boolean): void
+  /** Remembers what was changed of its configuration, for whoever continues the mount. */
+  remember?(change: BackendChange): void
   /** Which way it is mounted, where there was a choice. */
   readonly transport?: Transport | undefined
 }
 
 /** What a saved state says of a mount. */
-export interface SavedMountRow extends Omit<MountRequest, 'prefetchFiles'>, SavedRow {}
+export interface SavedMountRow extends Omit<MountRequest, 'prefetchFiles'>, SavedRow {
+  /** What was changed of the configuration since. */
+  readonly changes?: BackendChange | undefined
+}
 
 /** Mounts of a saved state, opened again. */
 export interface Reopened {
@@ -118,7 +125,11 @@ export class Mounts {
       for (const { mounted } of opened) await mounted.fileSystem.close()
     }
     try {
-      for (const row of saved) opened.push({ mounted: await this.#open(row, { resume: true }), row })
+      for (const row of saved) {
+        const mounted = await this.#open(row, { resume: true })
+        opened.push({ mounted, row })
+        if (row.changes) mounted.fileSystem.image?.reconfigure(row.changes)
+      }
     } catch (error) {
       await close()
       throw error
@@ -131,7 +142,7 @@ export class Mounts {
     const early = [...this.#table]
     this.#table = new MountTable()
     this.#table.last = { serial: lastSerial, directory: lastDirectory }
-    for (const { mounted, row } of mounts) this.#watch(this.#table.attach(this.#entryOf(mounted), row).row)
+    for (const { mounted, row } of mounts) this.#watch(this.#table.attach(this.#entryOf(mounted, row.changes), row).row)
     for (const { mounted } of early) {
       if (this.#table.at(mounted.mountpoint)) this.#env.background(() => mounted.fileSystem.close())
       else {
@@ -189,12 +200,20 @@ export class Mounts {
     const { accounts } = this.#env
     return [...this.#table].map(({ serial, mountedAt, mounted: { mountpoint, shownConfig, fileSystem, counters } }) => ({
       serial, mountpoint, mountedAt, shownConfig, fileSystem, counters, accounts: () => accounts.of(serial), trace: (isOn) => accounts.trace(serial, isOn),
+      remember: (change) => this.#remember(serial, change),
     }))
   }
 
   /** Serves a request of a mount that is served here. */
   request(reply: Reply, serial: number, bytes: Uint8Array, at: number): void {
     this.delegated.serve(reply, serial, bytes, at)
+  }
+
+  #remember(serial: number, change: BackendChange): void {
+    const mounted = this.bySerial(serial)
+    if (!mounted) return
+    mounted.changes = { ...mounted.changes, ...change }
+    this.#env.changed()
   }
 
   /** Passes the bytes of a miss on. */
@@ -208,8 +227,8 @@ export class Mounts {
   save(): { mounts: SavedMountRow[]; lastSerial: number; lastDirectory: number } {
     const { serial: lastSerial, directory: lastDirectory } = this.#table.last
     const mounts = [...this.#table].map((row) => {
-      const { mountpoint, type, source, config } = row.mounted
-      return { mountpoint, type, source, config, ...this.#table.save(row) }
+      const { mountpoint, type, source, config, changes } = row.mounted
+      return { mountpoint, type, source, config, ...(changes && { changes }), ...this.#table.save(row) }
     })
     return { mounts, lastSerial, lastDirectory }
   }
@@ -291,10 +310,10 @@ export class Mounts {
     this.#env.accounts.open(serial, watched ?? NOTHING_WATCHED, switches)
   }
 
-  #entryOf(mounted: MountedFileSystem): Entry {
+  #entryOf(mounted: MountedFileSystem, changes?: BackendChange): Entry {
     const counters = createCounterMemory(this.#env.threads + 1)
     return {
-      ...mounted, view: mounted.fileSystem.view, counters, missCounters: new OperationCounters(counters, this.#env.threads), closing: new AbortController(), warming: Promise.resolve(),
+      ...mounted, view: mounted.fileSystem.view, counters, missCounters: new OperationCounters(counters, this.#env.threads), changes, closing: new AbortController(), warming: Promise.resolve(),
     }
   }
 

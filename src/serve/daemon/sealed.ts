@@ -40,7 +40,8 @@ export function badState(why: string): CodedError {
   return new CodedError('SERVE_BAD_STATE_FILE', `the saved daemon state cannot be used: ${why}`)
 }
 
-function parse(text: string): Record<string, unknown> {
+/** The object that `text` is in JSON. @throws SERVE_BAD_STATE_FILE */
+export function parse(text: string): Record<string, unknown> {
   try {
     const value: unknown = JSON.parse(text)
     // SAFETY: an object by the check; its fields stay unknown.

@@ -13,6 +13,7 @@ import { type MountInfo, Mounts } from '../daemon/mounts.ts'
 import { type Inflight, MissDesk, REQUEST_DEADLINE_MS } from '../miss-desk.ts'
 import type { WorkerMount } from '../worker/messages.ts'
 import { encodeState, type SavedState } from '../daemon/saved-state.ts'
+import type { StateSecrets } from '../daemon/state-secrets.ts'
 import { DeviceHost, type GuestHolder } from './device-host.ts'
 import type { HeldDevice } from './device-state.ts'
 import { DeviceThreads } from './device-threads.ts'
@@ -26,6 +27,8 @@ export interface VirtiofsDaemonOptions {
   /** Path of the vhost-user socket. */
   readonly socket: string
   readonly openMount: OpenMount
+  /** Hides the credentials in what the holder keeps. */
+  readonly secrets: StateSecrets
   /** A read that has no bytes after this long fails with EIO. */
   readonly requestDeadlineMs?: number
   /** Threads that other daemons use too, which end with none of them; default one of its own. */
@@ -119,8 +122,8 @@ export class VirtiofsDaemon {
 
   // Before a machine can know of a change, as daemon.ts.
   #keep(): void {
-    const { holder, id, socket } = this.#options
-    if (this.#device) holder?.keep(encodeState({ id, mountpoint: socket, ...this.#mounts.save() }))
+    const { holder, id, socket, secrets } = this.#options
+    if (this.#device) holder?.keep(encodeState({ id, mountpoint: socket, ...this.#mounts.save() }, secrets))
   }
 
   /** @throws SERVE_UNSUPPORTED: a machine's connection is not handed on yet */
