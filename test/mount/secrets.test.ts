@@ -1,7 +1,7 @@
 // Planted secrets: passwords, tokens, keys, signed addresses. They are looked for wherever a daemon writes or answers while everything fails.
 
 import { execFile } from 'node:child_process'
-import { chmodSync, lstatSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import path from 'node:path'
@@ -10,6 +10,7 @@ import { describe, expect, it } from 'vitest'
 import { VECTORS } from '../support/expect.ts'
 import { rangeOf } from '../support/fault-server.ts'
 import { type RunningDaemon, Scratch, startNydusd } from '../support/nydusd.ts'
+import { Supervised } from '../support/storm.ts'
 
 const run = promisify(execFile)
 const BLOB = '7742c4046b1df426cb310f2193214f403bb4c8eacd29e251ee1963b7d7d2cd3f'
@@ -132,6 +133,42 @@ describe('secrets', () => {
       }
       expect([...leaks, ...leaksIn('stderr', (await daemon.ended).stderr), ...leaksBelow(scratch.path, ['config.json'])]).toEqual([])
     }
+  })
+
+  it('are in no state that a supervisor or a holder keeps, nor in the environment of the holder\'s server: what is searched would show them', async () => {
+    using scratch = new Scratch()
+    await using server = await failing(() => false)
+    const run = path.join(scratch.path, 'run')
+    const config = JSON.stringify({
+      version: 2, cache: { type: 'blobcache', filecache: { work_dir: scratch.cache } },
+      backend: { type: 'registry', registry: { scheme: 'http', host: server.host, repo: 'a/b', auth: basic('first'), registry_token: `${MARK}-token`, mirrors: [{ host: `http://me:${MARK}@127.0.0.1:1`, headers: { 'x-key': `${MARK}-header` } }] } },
+    })
+    const mounted = async (daemon: RunningDaemon): Promise<void> => {
+      expect((await daemon.ask('POST', '/api/v1/mount?mountpoint=/app', JSON.stringify({ fs_type: 'rafs', source: BOOT, config }))).status).toBe(204)
+      expect((await daemon.ask('PUT', '/api/v1/config?id=/app', `{"registry_auth":"${basic('second')}","proxy_url":"http://me:${MARK}@127.0.0.1:1"}`)).status).toBe(204)
+    }
+    {
+      await using supervised = await Supervised.start(scratch, ['--run-dir', run])
+      await mounted(supervised.daemon)
+      await supervised.save()
+      await supervised.supervisor.tell(`write ${path.join(scratch.path, 'state')}`)
+    }
+    expect(readFileSync(path.join(scratch.path, 'state'), 'utf8')).toContain(BOOT)
+    expect(leaksBelow(scratch.path, [])).toEqual([])
+    writeFileSync(path.join(scratch.path, 'plain'), config)
+    expect(leaksBelow(scratch.path, []).length).toBeGreaterThan(0)
+    rmSync(path.join(scratch.path, 'plain'))
+
+    await using held = await startNydusd(scratch, ['--self-heal', '--run-dir', run], { env: { IMAGE_PULL_AUTH: basic('environment') } })
+    await mounted(held)
+    const kept = readdirSync(`/proc/${held.pid}/fd`).map((fd) => `/proc/${held.pid}/fd/${fd}`).filter((file) => readlinkSync(file).includes('nydusd-state'))
+    expect(kept.length).toBe(1)
+    const state = readFileSync(kept[0]!, 'utf8')
+    expect(state).toContain(BOOT)
+    const child = readFileSync(`/proc/${held.pid}/task/${held.pid}/children`, 'latin1').trim()
+    const environment = readFileSync(`/proc/${child}/environ`, 'latin1')
+    expect(environment).toContain('PATH=')
+    expect([...leaksIn('state', state), ...leaksIn('environment', environment), ...leaksIn('arguments', readFileSync(`/proc/${child}/cmdline`, 'latin1')), ...leaksBelow(scratch.path, [])]).toEqual([])
   })
 
   it('are not inherited by the programs that a daemon starts, and those of helpers stay in it', async () => {

@@ -14,7 +14,7 @@ interface Verdict { readonly fullName: string; readonly status: string; readonly
 /** Runs the control's test; the tests that ran. */
 async function run({ name, test, fails }: Control, report: string): Promise<Verdict[]> {
   const pattern = fails.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')
-  const child = spawn(process.execPath, [path.join(ROOT, 'node_modules/vitest/vitest.mjs'), 'run', '--project', 'unit', test, '-t', pattern, '--reporter=json', `--outputFile=${report}`, '--bail=1'],
+  const child = spawn(process.execPath, [path.join(ROOT, 'node_modules/vitest/vitest.mjs'), 'run', '--project', 'unit', test, '-t', pattern, '--reporter=json', `--outputFile=${report}`, '--bail=1', '--testTimeout=5000'],
     { cwd: ROOT, env: { ...process.env, NYDUS_CONTROL: name }, stdio: 'ignore' })
   await new Promise((resolve, reject) => { child.once('error', reject).once('close', resolve) })
   const { testResults }: { testResults: { assertionResults: Verdict[] }[] } = JSON.parse(readFileSync(report, 'utf8'))
@@ -22,7 +22,7 @@ async function run({ name, test, fails }: Control, report: string): Promise<Verd
 }
 
 describe('without its safeguard', () => {
-  it.each(CONTROLS.map((control) => [control.name, control] as const))('%s: the test that is named fails', async (_, control) => {
+  it.concurrent.each(CONTROLS.map((control) => [control.name, control] as const))('%s: the test that is named fails', async (_, control) => {
     const directory = mkdtempSync(path.join(tmpdir(), 'control-'))
     try {
       const ran = await run(control, path.join(directory, 'report.json'))

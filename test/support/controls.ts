@@ -74,6 +74,51 @@ export const CONTROLS: readonly Control[] = [
     test: 'src/storage/fetch/scheduler.test.ts', fails: 'Scheduler pauses in the middle what nobody waits for, until nobody waits for anything else or somebody does for it',
   },
   {
+    name: 'read-deadline', safeguard: 'a read ends in time, whatever its bytes do', file: 'src/serve/miss-desk.ts',
+    code: 'const deadline = setTimeout(() => controller.abort(', replacement: 'const deadline = setTimeout(() => void (',
+    test: 'src/serve/miss-desk.test.ts', fails: 'MissDesk lets no read hang for ever: after its deadline it is EIO',
+  },
+  {
+    name: 'attempt-deadline', safeguard: 'an answer that does not come, or trickles, is given up', file: 'src/storage/backend/attempt.ts',
+    code: 'reject(error)\n      controller.abort(error)', replacement: 'void error',
+    test: 'src/storage/backend/reliable.test.ts', fails: 'reliable ends an attempt that takes too long',
+  },
+  {
+    name: 'retries', safeguard: 'what may pass is tried again', file: 'src/storage/backend/reliable.ts',
+    code: 'if (isRefusal ? patienceMs === 0 || count >= REFUSAL_RETRIES : !error.retryable) throw error', replacement: 'throw error',
+    test: 'src/storage/backend/reliable.test.ts', fails: 'reliable tries again, later each time, when the error may pass',
+  },
+  {
+    name: 'retry-after', safeguard: 'a server is left alone for as long as it asks', file: 'src/storage/backend/reliable.ts',
+    code: 'const wait = Math.max(pause, asked)', replacement: 'const wait = pause; quiet.until = Number.NEGATIVE_INFINITY',
+    test: 'src/storage/backend/reliable.test.ts', fails: 'reliable leaves a server alone for as long as that asks, for all readers',
+  },
+  {
+    name: 'mirrors', safeguard: 'where a mirror fails the next one is asked, and the registry last', file: 'src/registry/client/mirrored-fetcher.ts',
+    code: 'const failure = signal.aborted ? signal.reason : error', replacement: 'throw error',
+    test: 'src/registry/client/mirrors.test.ts', fails: 'mirrors of a registry are asked in order, the registry last, and left out for a while after a failure',
+  },
+  {
+    name: 'wrong-mirror', safeguard: 'what a mirror sent wrong is asked for elsewhere', file: 'src/registry/client/mirrored-fetcher.ts',
+    code: "exclude(suspect, 'REGISTRY_DIGEST_MISMATCH', 'it sends wrong bytes')", replacement: '',
+    test: 'src/registry/client/mirrors.test.ts', fails: 'mirrors of a registry that send wrong bytes are left out too, when somebody says so',
+  },
+  {
+    name: 'hedge', safeguard: 'a request that hangs while a reader waits is made once more', file: 'src/storage/fetch/hedge.ts',
+    code: 'if (isWanted()) hedge()', replacement: 'if (isWanted()) void hedge',
+    test: 'src/storage/fetch/hedge.test.ts', fails: 'hedgedRead asks once more when nothing comes, takes what is ready first and ends the other',
+  },
+  {
+    name: 'demand-queue', safeguard: 'what somebody waits for goes before what waits for nobody', file: 'src/storage/fetch/scheduler.ts',
+    code: 'const chosen = this.#queue.find(({ lane }) => lane.readers > 0) ??', replacement: 'const chosen = this.#queue[0] ??',
+    test: 'src/storage/fetch/scheduler.test.ts', fails: 'Scheduler starts what somebody waits for before what nobody does',
+  },
+  {
+    name: 'state-secrets', safeguard: 'the saved state shows no credentials to those who keep it', file: 'src/serve/daemon/saved-state.ts',
+    code: 'hidden: secrets.hide(JSON.stringify({ config, changes }))', replacement: 'hidden: JSON.stringify({ config, changes })',
+    test: 'src/serve/daemon/saved-state.test.ts', fails: 'saved daemon state hides its configurations, and is refused to whom they were not hidden for',
+  },
+  {
     name: 'cut-cache', safeguard: 'what a cut cache file has lost is not ready when the file grows again', file: 'src/storage/cache/blob-cache.ts',
     code: 'const lost = this.#ready.revokeBeyond(fstatSync(this.dataFd).size)', replacement: 'const lost: number[] = []',
     test: 'src/storage/cache/blob-cache.test.ts', fails: 'BlobCache takes back everything that a cut file lost before it grows again: what a write leaves behind it are zeros',

@@ -21,8 +21,9 @@ export type Digests = Readonly<Record<string, string>>
 
 const FILE_SIZE = 192 * KiB + 77
 
-export async function faultImage(): Promise<FaultImage> {
-  const files = (folder: string, count: number, size: number) => Array.from({ length: count }, (_, i) => ({ path: `${folder}/f${String(i).padStart(2, '0')}`, data: noise(`${folder} ${i}`, size) }))
+/** `seed` makes another one. */
+export async function faultImage(seed = ''): Promise<FaultImage> {
+  const files = (folder: string, count: number, size: number) => Array.from({ length: count }, (_, i) => ({ path: `${folder}/f${String(i).padStart(2, '0')}`, data: noise(`${seed}${folder} ${i}`, size) }))
   const [prefetch, between, demand] = [files('a-prefetch', 8, FILE_SIZE), files('b-between', 1, 8 * MiB), files('c-demand', 12, FILE_SIZE)]
   const built = await build(tarSource(makeTar([...prefetch, ...between, ...demand])), { compressor: 'none', chunkSize: 64 * KiB })
   const begin = (data: Buffer): number => built.bytes.indexOf(data.subarray(0, 64))
@@ -41,10 +42,26 @@ export interface Report { readonly wrong: readonly string[]; readonly errors: re
 
 export interface CaseContext { readonly server: FaultServer; readonly image: FaultImage; readonly directory: string }
 
+export interface RunningFault {
+  end(): Promise<void> | void
+  /** Whom it hit, where the fault does not lie in the server. */
+  readonly hit?: { readonly demand: number; readonly prefetch: number }
+  /** Fields of the registry's configuration. */
+  readonly registry?: object
+  /** Runs nydusd, and in which environment. */
+  readonly program?: string
+  readonly env?: NodeJS.ProcessEnv
+  /** The daemon runs. */
+  started?(pid: number): void
+  /** Readers are about to start; what stands before their command line. */
+  reading?(pid: number): readonly string[]
+  close?(): Promise<void>
+}
+
 export interface FaultCase {
   readonly name: string
-  /** Makes the fault begin; before the daemon starts. Returns what ends it, and counts of its own if it does not lie in the server. */
-  begin(context: CaseContext): Promise<{ end(): Promise<void> | void; readonly hit?: { readonly demand: number; readonly prefetch: number }; readonly registry?: object; close?(): Promise<void> }>
+  /** Makes the fault begin; before the daemon starts. */
+  begin(context: CaseContext): Promise<RunningFault>
   /** Until the readers have their bytes or their errors, not for a moment. */
   readonly lasts?: boolean
 }
@@ -72,12 +89,15 @@ export async function runCase(image: FaultImage, one: FaultCase): Promise<Outcom
       cache: { type: 'blobcache', filecache: { work_dir: scratch.cache } }, rafs: { prefetch: { enable: true, threads: 2 } },
     }))
     const list = at('prefetch', Object.keys(image.digests.prefetch).join('\n'))
-    await using _daemon = await startNydusd(scratch, ['--bootstrap', at('boot', image.bootstrap), '--config', config, '--prefetch-files', list])
+    const { program, env } = fault
+    await using daemon = await startNydusd(scratch, ['--bootstrap', at('boot', image.bootstrap), '--config', config, '--prefetch-files', list], { ...(program !== undefined && { program }), ...(env && { env }) })
+    fault.started?.(daemon.pid)
     const hit = fault.hit ?? server.hit
     await eventually(() => hit.prefetch > 0, `${one.name} hits the prefetch`, 20_000)
     // readers of one file wait together; of many, one after the other
     const wanted = one.lasts ? Object.fromEntries(Object.entries(image.digests.demand).slice(0, 1)) : image.digests.demand
-    const reading = readAll(scratch.mountpoint, wanted)
+    const wrapper = fault.reading?.(daemon.pid) ?? []
+    const reading = readAll(scratch.mountpoint, { digests: wanted, wrapper })
     await eventually(() => hit.demand > 0, `${one.name} hits a reader`, 20_000)
     if (!one.lasts) await pause(MOMENT_MS)
     if (!one.lasts) await fault.end()
@@ -86,7 +106,7 @@ export async function runCase(image: FaultImage, one: FaultCase): Promise<Outcom
       await fault.end()
       await pause(1100) // what just failed may be asked for again after a second
     }
-    const after = await readAll(scratch.mountpoint, { ...image.digests.demand, ...image.digests.between, ...image.digests.prefetch })
+    const after = await readAll(scratch.mountpoint, { digests: { ...image.digests.demand, ...image.digests.between, ...image.digests.prefetch }, wrapper })
     return { hit, during, after, authorizations: server.authorizations }
   } finally {
     await fault.close?.()
@@ -94,8 +114,9 @@ export async function runCase(image: FaultImage, one: FaultCase): Promise<Outcom
 }
 
 /** Four threads of another process, each through all files. */
-async function readAll(mountpoint: string, digests: Digests): Promise<Report> {
-  const child = spawn('python3', [path.join(import.meta.dirname, 'checksum-reader.py'), mountpoint, '4'], { stdio: ['pipe', 'pipe', 'inherit'] })
+async function readAll(mountpoint: string, { digests, wrapper }: { readonly digests: Digests; readonly wrapper: readonly string[] }): Promise<Report> {
+  const [command, ...args] = [...wrapper, 'python3', path.join(import.meta.dirname, 'checksum-reader.py'), mountpoint, '4']
+  const child = spawn(command!, args, { stdio: ['pipe', 'pipe', 'inherit'] })
   let text = ''
   child.stdout.setEncoding('utf8').on('data', (part: string) => { text += part })
   const ended = new Promise<number | null>((resolve) => { child.on('close', resolve) })

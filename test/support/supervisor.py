@@ -3,7 +3,7 @@
 #   receive        the next connection saves: reads to the end of the stream
 #   send           the next connection restores: bytes, the descriptor with the first of them, end of the stream
 #   send-only N    the first N bytes; send-damaged: one byte differs; send-nothing; send-bare: without a descriptor; hang: accepts and is silent
-#   drop           forgets what it keeps
+#   drop           forgets what it keeps; write FILE: writes the bytes that it keeps into a file
 import array, os, socket, sys, threading
 
 listener = socket.socket(socket.AF_UNIX)
@@ -57,6 +57,11 @@ for line in sys.stdin:
             os.close(fd)
         data, fd = b'', None
         say('dropped')
+        continue
+    if command == 'write':
+        with open(words[0], 'wb') as file:
+            file.write(data)
+        say('written')
         continue
     say('ready')
     connection, _ = listener.accept()

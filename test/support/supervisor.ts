@@ -39,7 +39,7 @@ export class Supervisor implements AsyncDisposable {
   }
 
   /** A command that no daemon answers. */
-  async tell(command: 'drop'): Promise<void> {
+  async tell(command: 'drop' | `write ${string}`): Promise<void> {
     await this.#say(command)
   }
 
