@@ -3,4 +3,4 @@
 # threads of the second half are compared with those of the first. Needs root on Linux with FUSE.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-SOAK_MINUTES=${1:-30} npx vitest run --project system test/mount/soak.test.ts --reporter=verbose
+SOAK_MINUTES=${1:-30} NYDUS_FAULT=none npx vitest run test/mount/faults.test.ts -t 'keeps its memory' --reporter=verbose

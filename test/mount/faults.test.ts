@@ -1,5 +1,5 @@
 // The fault matrix: whatever the network does, readers get right bytes or an error in time, and everything once it is over. All cases run side by side.
-// NYDUS_FAULTS=whole (scripts/faults.sh): every fault also for longer than a read waits.
+// NYDUS_FAULTS=whole (scripts/faults.sh): every fault also for longer than a read waits. Beside them a daemon works for SOAK_MINUTES (scripts/soak.sh: longer).
 
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -8,6 +8,7 @@ import { AUTH, faultImage, runCase, type CaseContext, type FaultCase, type Fault
 import { FAULTS, rangeOf, startFaultServer, type Fault } from '../support/fault-server.ts'
 import { clockJumps, mirrorThatFails, noDescriptor, noName } from '../support/local-faults.ts'
 import { pause } from '../support/nydusd.ts'
+import { shown, soak, type SoakResult } from '../support/soak.ts'
 
 const isWhole = process.env['NYDUS_FAULTS'] === 'whole'
 /** LIMIT: daemons at once; each is two processes and a mount. */
@@ -134,8 +135,13 @@ const cases = [...lasting, ...mirrored, ...passing]
 const mayFail = new Set(['corrupt bodies', ...lasting.map(({ name }) => name)])
 
 const outcomes = new Map<string, Outcome | Error>()
+const MINUTES = Number(process.env['SOAK_MINUTES'] ?? (isWhole ? 0 : 1))
+/** What the second half of the time may take more than the first; the heap of a daemon that is a minute old still finds its size. */
+const GROWTH = { pss: MINUTES < 10 ? 1.25 : 1.05, descriptors: 1.05, threads: 1.05 }
+let soaked: SoakResult | Error | undefined
 
 beforeAll(async () => {
+  const soaking = MINUTES === 0 ? undefined : soak({ minutes: MINUTES, log: (line) => void process.stderr.write(`${line}\n`) }).catch((error: unknown) => error instanceof Error ? error : new Error(String(error)))
   const image: FaultImage = await faultImage()
   const only = process.env['NYDUS_FAULT']
   const queue = cases.filter(({ name }) => only === undefined || name === only)
@@ -151,7 +157,8 @@ beforeAll(async () => {
       if (process.env['NYDUS_FAULTS_VERBOSE']) process.stderr.write(`${((performance.now() - began) / 1000).toFixed(1)} s  ${one.name}: ${outcome instanceof Error ? outcome.message : JSON.stringify({ ...outcome, authorizations: undefined })}\n`)
     }
   }))
-}, isWhole ? 1_800_000 : 400_000)
+  soaked = await soaking
+}, (isWhole ? 1_800_000 : 400_000) + MINUTES * 60_000)
 
 describe('a mount whose registry gives', () => {
   it.each(cases.map(({ name }) => name))('%s: right bytes or an error in time, and all of them once it is over', (name) => {
@@ -166,4 +173,15 @@ describe('a mount whose registry gives', () => {
     expect(after.errors, 'errors when it is over').toEqual([])
     expect(after.right).toBe(4 * 21)
   })
+})
+
+it.skipIf(MINUTES === 0)('a daemon that mounts, unmounts, reads and meets faults keeps its memory, descriptors and threads, and shows no wrong byte', () => {
+  if (soaked === undefined || soaked instanceof Error) throw soaked ?? new Error('it did not run')
+  const { halves: [first, second], peak, wrong, ...counts } = soaked
+  console.log(`soak: ${shown(first)}, then ${shown(second)}; peak ${shown(peak)}; ${JSON.stringify(counts)}`)
+  expect(wrong).toEqual([])
+  expect(counts.mounts).toBeGreaterThan(10 * MINUTES)
+  expect(counts.reads).toBeGreaterThan(50 * MINUTES)
+  expect(counts.faults).toBeGreaterThan(10 * MINUTES)
+  for (const key of ['pss', 'descriptors', 'threads'] as const) expect(second[key], key).toBeLessThanOrEqual(first[key] * GROWTH[key])
 })
