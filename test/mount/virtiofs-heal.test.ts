@@ -2,14 +2,15 @@
 // STORM_ROUNDS makes the storm longer (scripts/storm.sh).
 
 import { spawn } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { FUSE_OP } from '../../src/wire/fuse/opcode.ts'
-import { GuestLoad, lookup, ROOT } from '../support/guest-files.ts'
+import { VHOST_USER } from '../../src/wire/vhost-user/message.ts'
+import { ENOENT, GuestLoad, lookup, ROOT } from '../support/guest-files.ts'
 import { eventually, pause, type RunningDaemon, Scratch, startNydusd } from '../support/nydusd.ts'
 import { killServer, serverOf } from '../support/self-heal.ts'
-import { stormImage } from '../support/storm.ts'
+import { stormImage, Supervised } from '../support/storm.ts'
 import { TestFrontEnd } from '../support/vhost-front-end.ts'
 
 const ROUNDS = Number(process.env['STORM_ROUNDS'] ?? 6)
@@ -62,6 +63,35 @@ describe('nydusd virtiofs', () => {
     } finally {
       await daemon[Symbol.asyncDispose]()
     }
+  })
+})
+
+describe('nydusd virtiofs under a supervisor', () => {
+  it('answers every request of a machine once and rightly while it is killed, continued, and upgraded', async () => {
+    using scratch = new Scratch()
+    const { source, args } = stormImage(scratch, { cached: false })
+    await using supervised = await Supervised.start(scratch, args, { where: ['virtiofs', '--sock', share(scratch)] })
+    using guest = new TestFrontEnd(share(scratch), { requestQueues: 2 }) // after the supervisor was given everything: what it keeps must follow
+    guest.start()
+    expect(guest.init().error).toBe(0)
+    const load = new GuestLoad(guest, contentsOf(source), { depth: 24, queue: 1 })
+    let underWay = 0
+    for (let round = 0; round < 4; round++) {
+      await run([load], 100)
+      underWay += load.underWay
+      await (round % 2 === 0 ? supervised.failover() : supervised.upgrade())
+      const base = guest.stopQueue(2)
+      guest.startQueue(2, base)
+      expect(lookup(guest, 'no such name', ROOT, { queue: 2 }).error).toBe(ENOENT)
+    }
+    await answered([load])
+    console.log(`virtiofs under a supervisor: ${load.answered} requests, ${underWay} of them under way at a kill or an upgrade`)
+    expect(load.wrong).toEqual([])
+    expect(underWay).toBeGreaterThan(24)
+    supervised.daemon.child.kill('SIGTERM')
+    expect(await supervised.daemon.ended).toMatchObject({ status: 0 })
+    expect(existsSync(share(scratch))).toBe(false)
+    expect(() => guest.ask(VHOST_USER.GET_FEATURES)).toThrow() // its connection has ended
   })
 })
 

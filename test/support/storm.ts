@@ -86,25 +86,30 @@ export function quantile(values: readonly number[], q: number): number {
   return [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? 0
 }
 
+type StartOptions = Pick<NonNullable<Parameters<typeof startNydusd>[2]>, 'where'>
+
 /** A daemon under a supervisor: what the snapshotter does with one. */
 export class Supervised implements AsyncDisposable {
   daemon: RunningDaemon
   readonly supervisor: Supervisor
   readonly #scratch: Scratch
   readonly #args: readonly string[]
+  readonly #where: StartOptions
   #upgrades = 0
 
-  private constructor(scratch: Scratch, supervisor: Supervisor, daemon: RunningDaemon, args: readonly string[]) {
+  private constructor(scratch: Scratch, supervisor: Supervisor, daemon: RunningDaemon, args: readonly string[], where: StartOptions) {
+    this.#where = where
     this.#scratch = scratch
     this.supervisor = supervisor
     this.daemon = daemon
     this.#args = args
   }
 
-  static async start(scratch: Scratch, image: readonly string[]): Promise<Supervised> {
+  /** `where`: words of another transport. */
+  static async start(scratch: Scratch, image: readonly string[], where: StartOptions = {}): Promise<Supervised> {
     const supervisor = await Supervisor.start(path.join(scratch.path, 'supervisor.sock'))
     const args = ['--id', 'storm', '--supervisor', supervisor.socket, ...image]
-    const supervised = new Supervised(scratch, supervisor, await startNydusd(scratch, args), args)
+    const supervised = new Supervised(scratch, supervisor, await startNydusd(scratch, args, where), args, where)
     await supervised.save()
     return supervised
   }
@@ -121,7 +126,7 @@ export class Supervised implements AsyncDisposable {
     const at = clock()
     this.daemon.child.kill('SIGKILL')
     await this.daemon.ended
-    this.daemon = await startNydusd(this.#scratch, this.#args, { state: 'INIT', socket: this.#socket() })
+    this.daemon = await startNydusd(this.#scratch, this.#args, { ...this.#where, state: 'INIT', socket: this.#socket() })
     await this.takeOver(this.daemon)
     await this.#put('start', this.daemon)
     return at
@@ -130,7 +135,7 @@ export class Supervised implements AsyncDisposable {
   /** A second daemon in INIT, beside the one that serves. */
   async startNext(): Promise<RunningDaemon> {
     this.#upgrades++
-    return await startNydusd(this.#scratch, [...this.#args, '--upgrade'], { state: 'INIT', socket: this.#socket() })
+    return await startNydusd(this.#scratch, [...this.#args, '--upgrade'], { ...this.#where, state: 'INIT', socket: this.#socket() })
   }
 
   async takeOver(daemon: RunningDaemon): Promise<void> {

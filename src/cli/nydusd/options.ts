@@ -135,13 +135,16 @@ function shownName(name: OptionName): string {
 
 /** What makes no sense with the other service. */
 const FOREIGN: Readonly<Record<Service, readonly OptionName[]>> = {
-  fuse: ['sock', 'hybrid-mode'], virtiofs: ['mountpoint', 'writable', 'upgrade', 'supervisor', 'failover-policy'],
+  fuse: ['sock', 'hybrid-mode'], virtiofs: ['mountpoint', 'writable', 'failover-policy'],
   uffd: ['mountpoint', 'writable', 'upgrade', 'supervisor', 'failover-policy', 'self-heal', 'server', 'shared-dir', 'hybrid-mode'],
 }
 
 function complaint(values: ReadonlyMap<OptionName, string>, service: Service): string | undefined {
   const foreign = FOREIGN[service].find((name) => values.has(name))
   if (foreign !== undefined) return `the argument '${shownName(foreign)}' cannot be used with '${service}'`
+  const holder = (['self-heal', 'server'] as const).find((name) => values.has(name))
+  // LIMIT: there the holder has the machine's connection, and gives it to nobody but its own servers
+  if (service === 'virtiofs' && holder !== undefined && values.has('supervisor')) return `the argument '${shownName('supervisor')}' cannot be used with '${shownName(holder)}'`
   for (const [a, b] of CONFLICTS) if (values.has(a) && values.has(b)) return `the argument '${shownName(a)}' cannot be used with '${shownName(b)}'`
   const missing = REQUIRES.filter(([a, b]) => values.has(a) && !values.has(b)).map(([, b]) => b)
   const place = service === 'fuse' ? 'mountpoint' : 'sock'

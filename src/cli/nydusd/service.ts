@@ -113,7 +113,7 @@ function fuseService(values: Values, host: Host): Service {
         daemon.start()
       } else if (values.has('fill')) {
         await (await import('./erofs.ts')).startErofs(daemon, values, { signal, imagePullAuth })
-      } else if (!(await startsInInit(values))) {
+      } else if (!(await startsInInit(values, () => mountedDevice(path.resolve(values.get('mountpoint')!)) !== undefined))) {
         const { openFirstMount } = await import('./image.ts') // loaded while the first worker starts
         daemon.mount(await openFirstMount(values, { signal, imagePullAuth }))
       }
@@ -134,15 +134,15 @@ async function listen(daemon: ApiDaemon, log: Log, values: Values, host: Host): 
 }
 
 /**
- * Whether somebody is to hand a connection over: asked for by --upgrade, or, under a supervisor that keeps it, after a crash (still mounted,
- * nobody behind the API socket). COMPAT: upstream applies the crash rule without a supervisor too, and then serves nothing; here such a
+ * Whether somebody is to hand a connection over: asked for by --upgrade, or, under a supervisor that keeps it, after a crash (`isThere`: still mounted, or its
+ * socket; nobody behind the API socket). COMPAT: upstream applies the crash rule without a supervisor too, and then serves nothing; here such a
  * dead mount is replaced.
  */
-async function startsInInit(values: Values): Promise<boolean> {
+export async function startsInInit(values: Values, isThere: () => boolean): Promise<boolean> {
   if (values.has('upgrade')) return true
   const socket = values.get('apisock')
   if (!values.has('supervisor') || socket === undefined || !existsSync(socket)) return false
-  return mountedDevice(path.resolve(values.get('mountpoint')!)) !== undefined && !(await answers(socket))
+  return isThere() && !(await answers(socket))
 }
 
 async function answers(socket: string): Promise<boolean> {

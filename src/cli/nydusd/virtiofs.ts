@@ -1,17 +1,18 @@
 // `nydusd virtiofs`: the service of a virtual machine's device. Loaded only for it.
 
+import { existsSync } from 'node:fs'
 import { contentOf } from '../../native/memory-file.ts'
 import { decodeState, StateSecrets } from '../../serve/index.ts'
 import { DeviceThreads } from '../../serve/virtiofs/device-threads.ts'
 import { VirtiofsDaemon } from '../../serve/virtiofs/virtiofs-daemon.ts'
 import { openFirstMount, openMount } from './image.ts'
-import type { Host, Service, Values } from './service.ts'
+import { type Host, type Service, startsInInit, type Values } from './service.ts'
 
 /** A daemon that listens on `--sock`, with the image of `--bootstrap` at its root if there is one. */
 export async function virtiofsService(values: Values, { imagePullAuth, guest, keep, kept, failed, deviceThreads }: Host): Promise<Service> {
   const secrets = new StateSecrets(values.get('run-dir')!)
   const daemon = new VirtiofsDaemon({
-    id: values.get('id') ?? '', supervisor: undefined, socket: values.get('sock')!, secrets,
+    id: values.get('id') ?? '', supervisor: values.get('supervisor'), socket: values.get('sock')!, secrets,
     openMount: async (request, options) => await openMount(request, { ...options, imagePullAuth }),
     ...(failed && { failed: (error) => failed(error) }),
     ...(deviceThreads && { threads: await deviceThreads() }),
@@ -25,6 +26,7 @@ export async function virtiofsService(values: Values, { imagePullAuth, guest, ke
         await daemon.continue(decodeState(kept.bytes, secrets), state === undefined ? undefined : { bytes: contentOf(state), fds })
         return
       }
+      if (await startsInInit(values, () => existsSync(values.get('sock')!))) return
       const root = await openFirstMount(values, { signal, imagePullAuth })
       daemon.serve(root ? [root] : [])
     },

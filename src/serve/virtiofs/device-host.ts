@@ -10,9 +10,10 @@ import type { Miss } from '../fuse/core.ts'
 import { listenOn } from '../unix-listener.ts'
 import type { WorkerMount } from '../worker/messages.ts'
 import { within } from '../worker/pool.ts'
-import type { HeldDevice } from './device-state.ts'
+import { decodeDevice, type HeldDevice } from './device-state.ts'
 import type { DeviceThreads, OpenedDevice } from './device-threads.ts'
 import type { FromDevice } from './messages.ts'
+import type { TrailEnds } from './trail.ts'
 
 /** LIMIT: the thread answers a wake-up between two requests; one that has not after this long is stuck in a system call. */
 const STOP_TIMEOUT_MS = 2_000
@@ -32,6 +33,8 @@ export interface DeviceHostOptions {
   readonly holder: GuestHolder | undefined
   /** What a device before this one has left; the descriptors are this one's. */
   readonly restored: HeldDevice | undefined
+  /** Where it leaves what the next one needs. */
+  readonly trail: TrailEnds | undefined
 }
 
 /** Keeps a device for servers that come and go (native/holder/guest.c). */
@@ -66,10 +69,10 @@ export class DeviceHost {
   constructor(options: DeviceHostOptions, listener: DeviceListener) {
     this.#options = options
     this.#listener = listener
-    const { holder, socket, threads, restored, mounts, counters, thread, owner, policy } = options
-    this.#entrance = holder ? openChannel(holder, socket) : listenOn(socket)
+    const { holder, socket, threads, restored, trail, mounts, counters, thread, owner, policy } = options
+    this.#entrance = holder ? openChannel(holder, socket) : restored?.fds[decodeDevice(restored.bytes).listener] ?? listenOn(socket)
     const entrance = holder ? { listener: -1, channel: this.#entrance } : { listener: this.#entrance, channel: -1 }
-    this.#device = threads.open({ ...entrance, restored, mounts, counters, thread, owner, policy }, (message) => this.#hear(message))
+    this.#device = threads.open({ ...entrance, restored, trail, mounts, counters, thread, owner, policy }, (message) => this.#hear(message))
   }
 
   /** Shows one more mount. */
@@ -89,10 +92,10 @@ export class DeviceHost {
     this.#device.post({ kind: 'answer', token, bytes })
   }
 
-  /** Ends the device and removes the socket. False when its thread is stuck in a system call. */
-  async stop(): Promise<boolean> {
-    rmSync(this.#options.socket, { force: true })
-    const closed = await this.#device.close()
+  /** Ends the device and, unless it is handed on, its front end's connection and its socket. False when its thread is stuck in a system call. */
+  async stop(how: { readonly handOn: boolean }): Promise<boolean> {
+    if (!how.handOn) rmSync(this.#options.socket, { force: true })
+    const closed = await this.#device.close(how)
     if (closed) native().closeFd(this.#entrance)
     return closed
   }

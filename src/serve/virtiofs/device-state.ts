@@ -26,6 +26,9 @@ export interface SavedDevice {
   readonly regions: readonly (MemoryRegion & { readonly fd: number })[]
   readonly queues: readonly SavedQueue[]
   readonly inflight: (InflightShape & { readonly fd: number }) | undefined
+  /** Where front ends connect, and the one that has; -1 where a holder has them. */
+  readonly listener: number
+  readonly frontEnd: number
 }
 
 /** A state with its descriptors. */
@@ -51,5 +54,5 @@ const QUEUE: Fields<SavedQueue> = {
 const INFLIGHT: Fields<NonNullable<SavedDevice['inflight']>> = { queues: isCount, queueSize: isCount, size: isCount, offset: isCount, own: isFlag, fd: isPlace }
 const DEVICE: Fields<SavedDevice> = {
   protocolFeatures: isCount, eventIndex: isFlag, regions: isListOf((value) => fits(REGION, value)), queues: isListOf((value) => fits(QUEUE, value)),
-  inflight: isMissingOr((value) => fits(INFLIGHT, value)),
+  inflight: isMissingOr((value) => fits(INFLIGHT, value)), listener: isPlace, frontEnd: isPlace,
 }

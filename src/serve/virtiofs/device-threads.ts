@@ -14,7 +14,7 @@ const STOP_TIMEOUT_MS = 2_000
 export interface OpenedDevice {
   post(message: ToDevice): void
   /** Resolves when the thread touches nothing of the device any more: true; false when it is stuck. */
-  close(): Promise<boolean>
+  close(how: { readonly handOn: boolean }): Promise<boolean>
 }
 
 interface Thread {
@@ -43,12 +43,12 @@ export class DeviceThreads {
     post(thread, { kind: 'open', device, start })
     return {
       post: (message) => post(thread, { kind: 'device', device, message }),
-      close: async () => {
+      close: async ({ handOn }) => {
         const closed = new Promise<void>((resolve) => thread.devices.set(device, (message) => {
           if (message.kind === 'closed') resolve()
           else hear(message)
         }))
-        post(thread, { kind: 'close', device })
+        post(thread, { kind: 'close', device, handOn })
         const isClosed = await within(STOP_TIMEOUT_MS, closed)
         thread.devices.delete(device)
         return isClosed

@@ -106,8 +106,8 @@ export class VhostUserDevice {
     this.#protocolFeatures = 0n
   }
 
-  /** For a successor; descriptors stay the device's. */
-  save(): { state: SavedDevice; fds: number[] } {
+  /** For a successor, which continues with these too; descriptors stay the device's. */
+  save({ listener, frontEnd }: Pick<SavedDevice, 'listener' | 'frontEnd'> = { listener: -1, frontEnd: -1 }): { state: SavedDevice; fds: number[] } {
     const fds: number[] = []
     const numberOf = (fd: number): number => fd < 0 ? -1 : fds.push(fd) - 1
     const state: SavedDevice = {
@@ -118,11 +118,13 @@ export class VhostUserDevice {
         size, base, addresses, enabled, kick: numberOf(kick), call: numberOf(call), error: numberOf(error),
       })),
       inflight: this.#inflight && { ...this.#inflight.shape, fd: numberOf(this.#inflight.fd) },
+      listener: numberOf(listener),
+      frontEnd: numberOf(frontEnd),
     }
     return { state, fds }
   }
 
-  /** Becomes what a killed device had saved; the descriptors are its own, whatever happens. Every queue may be served then. @throws SERVE_BAD_GUEST; it must be reset then */
+  /** Becomes what a killed device had saved; the descriptors are its own, whatever happens, except `listener` and `frontEnd`. Every queue may be served then. @throws SERVE_BAD_GUEST; it must be reset then */
   restore(state: SavedDevice, fds: readonly number[]): void {
     const left = new Set(fds)
     const take = (number: number): number => {
@@ -130,6 +132,7 @@ export class VhostUserDevice {
       left.delete(fd)
       return fd
     }
+    for (const number of [state.listener, state.frontEnd]) take(number)
     try {
       this.#protocolFeatures = BigInt(state.protocolFeatures)
       const { inflight } = state

@@ -14,11 +14,12 @@ import { FileSystemTable } from '../fuse/file-system-table.ts'
 import type { OpenFileSystem } from '../worker/open-shared.ts'
 import type { SharedFileSystem, WorkerMount } from '../worker/messages.ts'
 import { type Answer, type DeviceQueue, VhostUserDevice } from './device.ts'
-import { decodeDevice, type HeldDevice } from './device-state.ts'
+import { decodeDevice, encodeDevice, type HeldDevice } from './device-state.ts'
 import { DirectFrontEnd, type FrontEnd } from './front-end.ts'
 import { readInto } from './guest-memory.ts'
 import { HeldFrontEnd } from './held-front-end.ts'
 import type { DeviceStart, FromDevice, ToDevice } from './messages.ts'
+import { Trail } from './trail.ts'
 import type { Chain, GuestRange } from './virtqueue.ts'
 
 /** Cookies of a device in its thread's wait set, above its first; the kick of queue i is KICK + i. */
@@ -29,8 +30,6 @@ export const COOKIES = 32
 const TURN = 64
 /** LIMIT: misses that the main thread has at once: each may hold 1 MiB, and how many there are is the guest's choice. */
 const MAX_MISSES = 64
-/** LIMIT: connections that wait behind the front end that is served; more are turned away. */
-const MAX_WAITING = 4
 
 /** What a device has of its thread. */
 export interface DeviceEnvironment {
@@ -56,7 +55,7 @@ export class GuestDevice {
   readonly #opened = new Map<number, OpenFileSystem>()
   readonly #core: FuseCore
   readonly #device: VhostUserDevice
-  readonly #waiting: number[] = []
+  readonly #trail: Trail | undefined
   readonly #ready = new Set<number>()
   /** Requests at the main thread, by a number that is never used twice. */
   readonly #taken = new Map<number, Taken>()
@@ -69,23 +68,22 @@ export class GuestDevice {
   #draining: { readonly queue: number; readonly request: number; readonly answer: () => Uint8Array } | undefined
 
   constructor(start: DeviceStart, environment: DeviceEnvironment) {
-    this.#env = environment
-    this.#start = start
+    [this.#env, this.#start] = [environment, start]
     const { native, waitSet, cookie, input, output } = environment
     this.#counters = new OperationCounters(start.counters, start.thread)
     // A guest is never told of mounts and umounts: directories on the way to a mountpoint are looked up each time.
     this.#fileSystems = new FileSystemTable({ counters: this.#counters })
     this.#core = new FuseCore(this.#fileSystems, start.policy, start.owner, input, output)
-    this.#device = new VhostUserDevice({ recorded: this.#isHeld }, {
+    this.#device = new VhostUserDevice({ recorded: this.#isHeld || start.trail !== undefined }, {
       kickChanged: (queue, before, now) => {
         if (before >= 0) native.waitSetRemove(waitSet, before)
         if (now >= 0 && native.edgeAdd(waitSet, now, cookie + COOKIE.kick + queue) < 0) throw new CodedError('SERVE_BAD_GUEST', 'a kick descriptor that cannot be waited for', { queue })
       },
       ready: (queue) => this.#ready.add(queue),
     })
+    this.#trail = start.trail && new Trail(start.trail, { isEmpty: start.restored === undefined })
     for (const mount of start.mounts) this.#mount(mount)
-    if (this.#isHeld) this.#beginHeld() // after the mounts: requests that are done again may come at once
-    else native.edgeAdd(waitSet, start.listener, cookie + COOKIE.listener)
+    this.#begin() // after the mounts: requests that are done again may come at once
   }
 
   /** Whether a holder keeps the connection. */
@@ -93,7 +91,7 @@ export class GuestDevice {
     return this.#start.channel >= 0
   }
 
-  /** Whether there are requests that `serve` would take. */
+  /** Whether `serve` has something to do. */
   get isReady(): boolean {
     return this.#ready.size > 0
   }
@@ -122,49 +120,36 @@ export class GuestDevice {
     }
   }
 
-  /** Touches nothing any more. A connection that a holder keeps is not ended by that. */
-  close(): void {
-    if (this.#isHeld) this.#device.reset()
-    else this.#dropFrontEnd()
-    for (const fd of this.#waiting.splice(0)) closeSync(fd)
+  /** Touches nothing any more. A connection that a holder keeps is not ended by that, nor one that is handed on. */
+  close({ handOn }: { readonly handOn: boolean }): void {
+    if (this.#isHeld || handOn) {
+      this.#device.reset()
+      if (!this.#isHeld && this.#frontEnd) {
+        this.#env.native.waitSetRemove(this.#env.waitSet, this.#frontEnd.fd) // somebody else has it too
+        closeSync(this.#frontEnd.fd)
+      }
+    } else this.#dropFrontEnd()
     this.#env.native.waitSetRemove(this.#env.waitSet, this.#isHeld ? this.#start.channel : this.#start.listener)
     for (const fileSystem of this.#opened.values()) fileSystem.close()
   }
 
   // --- the front end ---------------------------------------------------------------------------------------------------------------
 
-  // One machine at a time: a second one is served when the first has gone.
-  #accept(): void {
-    for (;;) {
-      const fd = this.#env.native.unixAccept(this.#start.listener)
-      if (fd < 0) break
-      if (this.#waiting.length < MAX_WAITING) this.#waiting.push(fd)
-      else closeSync(fd)
-    }
-    this.#nextFrontEnd()
-  }
-
-  #nextFrontEnd(): void {
-    const fd = this.#frontEnd ? undefined : this.#waiting.shift()
-    if (fd === undefined) return
-    this.#frontEnd = new DirectFrontEnd(fd)
-    this.#env.native.edgeAdd(this.#env.waitSet, fd, this.#env.cookie + COOKIE.frontEnd)
-    this.#connected()
-    this.#hearFrontEnd()
-  }
-
-  #beginHeld(): void {
-    const { channel, restored } = this.#start
-    this.#frontEnd = new HeldFrontEnd(channel, () => this.#device.save())
+  #begin(): void {
+    const { channel, listener, restored } = this.#start
+    if (this.#isHeld) this.#frontEnd = new HeldFrontEnd(channel, () => this.#device.save())
     if (restored) this.#restore(restored)
-    this.#env.native.edgeAdd(this.#env.waitSet, channel, this.#env.cookie + COOKIE.frontEnd)
-    this.#hearFrontEnd()
+    this.#env.native.edgeAdd(this.#env.waitSet, this.#isHeld ? channel : listener, this.#env.cookie + (this.#isHeld ? COOKIE.frontEnd : COOKIE.listener))
+    this.#leave()
+    if (this.#frontEnd) this.#hearFrontEnd()
   }
 
   // Nobody knows whether the device before this one has told of what it gave back last.
   #restore({ bytes, fds }: HeldDevice): void {
     try {
-      this.#device.restore(decodeDevice(bytes), fds)
+      const saved = decodeDevice(bytes)
+      if (saved.frontEnd >= 0) this.#meet(fds[saved.frontEnd]!)
+      this.#device.restore(saved, fds)
       if (this.#device.memory.regions.length > 0) this.#connected()
       for (const { call } of this.#device.queues) if (call >= 0) this.#env.native.eventSignal(call)
     } catch (error) {
@@ -172,6 +157,30 @@ export class GuestDevice {
       this.#complain(error)
       this.#dropFrontEnd()
     }
+  }
+
+  // One machine at a time: the next one waits in the listener's queue until the first has gone.
+  #accept(): void {
+    while (!this.#frontEnd) {
+      const fd = this.#env.native.unixAccept(this.#start.listener)
+      if (fd < 0) return
+      this.#meet(fd)
+      this.#leave()
+      this.#hearFrontEnd()
+    }
+  }
+
+  #meet(fd: number): void {
+    this.#frontEnd = new DirectFrontEnd(fd)
+    this.#env.native.edgeAdd(this.#env.waitSet, fd, this.#env.cookie + COOKIE.frontEnd)
+    this.#connected()
+  }
+
+  // Before the front end hears of what it has changed.
+  #leave(): void {
+    if (!this.#trail) return
+    const { state, fds } = this.#device.save({ listener: this.#start.listener, frontEnd: this.#frontEnd?.fd ?? -1 })
+    this.#trail.leave({ bytes: encodeDevice(state), fds })
   }
 
   #connected(): void {
@@ -194,10 +203,11 @@ export class GuestDevice {
       this.#complain(error)
     }
     this.#dropFrontEnd()
-    this.#nextFrontEnd()
+    if (!this.#isHeld) this.#accept()
   }
 
   #answer(frontEnd: FrontEnd, request: number, answer: Answer): void {
+    this.#leave()
     if (answer === undefined || answer instanceof Uint8Array) frontEnd.answer(request, answer)
     else if ('fd' in answer) frontEnd.answer(request, answer.payload, [answer.fd])
     else this.#draining = { queue: answer.drained, request, answer: answer.answer }
@@ -209,7 +219,9 @@ export class GuestDevice {
     if (this.#device.queues[this.#draining.queue]!.pending > 0) return false
     const { request, answer } = this.#draining
     this.#draining = undefined
-    frontEnd.answer(request, answer())
+    const payload = answer()
+    this.#leave()
+    frontEnd.answer(request, payload)
     return true
   }
 
@@ -222,6 +234,7 @@ export class GuestDevice {
     if (!this.#isHeld) this.#env.native.waitSetRemove(this.#env.waitSet, this.#frontEnd.fd)
     this.#frontEnd.close()
     if (!this.#isHeld) this.#frontEnd = undefined // a holder tells of the next one by its messages
+    this.#leave()
     for (const { token } of this.#backlog.splice(0)) this.#taken.delete(token)
     for (const token of this.#taken.keys()) this.#env.post({ kind: 'cancel', token })
     if (this.#isConnected) this.#env.post({ kind: 'front-end', connected: false })
@@ -232,10 +245,7 @@ export class GuestDevice {
 
   #serve(index: number): void {
     const queue = this.#device.queues[index]
-    if (!queue?.serving) {
-      this.#ready.delete(index)
-      return
-    }
+    if (!queue?.serving) return void this.#ready.delete(index)
     try {
       let left = TURN
       for (; left > 0; left--) {

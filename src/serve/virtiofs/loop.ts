@@ -43,7 +43,7 @@ export class DeviceLoop {
       for (let i = 0; i < count; i++) this.#event(cookies[i]!)
       for (const device of this.#devices.values()) if (device.isReady) device.serve()
     }
-    for (const device of this.#devices.values()) device.close()
+    for (const device of this.#devices.values()) device.close({ handOn: false })
     closeSync(this.#waitSet)
   }
 
@@ -69,7 +69,7 @@ export class DeviceLoop {
       case 'open': this.#open(message); break
       case 'device': this.#devices.get(message.device)?.hear(message.message); break
       case 'close':
-        this.#devices.get(message.device)?.close()
+        this.#devices.get(message.device)?.close(message)
         this.#devices.delete(message.device)
         this.#env.post({ device: message.device, message: { kind: 'closed' } })
     }

@@ -6,17 +6,20 @@ import type { ConnectionPolicy } from '../fuse/connection.ts'
 import type { Miss } from '../fuse/core.ts'
 import type { WorkerMount } from '../worker/messages.ts'
 import type { HeldDevice } from './device-state.ts'
+import type { TrailEnds } from './trail.ts'
 
 /** workerData. The descriptor belongs to the main thread. */
 export interface ThreadStart { readonly wakeUp: number }
 
-/** What a device begins with. Descriptors belong to the main thread, except those of `restored`. `thread`: which block of the counters is its own. */
+/** What a device begins with. Descriptors belong to the main thread, except those of `restored` but its listener. `thread`: which block of the counters is its own. */
 export interface DeviceStart {
   /** Where front ends connect; or, when a holder keeps their connections, `channel`. The other is -1. */
   readonly listener: number
   readonly channel: number
   /** What a device before this one has left. */
   readonly restored: HeldDevice | undefined
+  /** Where it leaves what the next one needs. */
+  readonly trail: TrailEnds | undefined
   readonly mounts: readonly WorkerMount[]
   readonly counters: SharedArrayBuffer
   readonly thread: number
@@ -28,8 +31,8 @@ export interface DeviceStart {
 export type ToThread =
   | { readonly kind: 'open'; readonly device: number; readonly start: DeviceStart }
   | { readonly kind: 'device'; readonly device: number; readonly message: ToDevice }
-  /** Answered with `closed`. */
-  | { readonly kind: 'close'; readonly device: number }
+  /** Answered with `closed`. `handOn`: the front end stays connected, for who has its descriptor. */
+  | { readonly kind: 'close'; readonly device: number; readonly handOn: boolean }
   | { readonly kind: 'stop' }
 
 export type ToDevice =

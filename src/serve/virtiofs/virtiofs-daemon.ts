@@ -3,6 +3,7 @@
 
 import { publish } from '../../core/diagnostics.ts'
 import { CodedError } from '../../core/errors.ts'
+import { native } from '../../native/load.ts'
 import { createAccessMemory } from '../access/access-log.ts'
 import { Accountant } from '../access/accountant.ts'
 import { createCounterMemory, OperationCounters } from '../counters.ts'
@@ -12,11 +13,13 @@ import { type DaemonStateName, LifeCycle } from '../daemon/life-cycle.ts'
 import { type MountInfo, Mounts } from '../daemon/mounts.ts'
 import { type Inflight, MissDesk, REQUEST_DEADLINE_MS } from '../miss-desk.ts'
 import type { WorkerMount } from '../worker/messages.ts'
-import { encodeState, type SavedState } from '../daemon/saved-state.ts'
+import { decodeState, encodeState, type SavedState } from '../daemon/saved-state.ts'
 import type { StateSecrets } from '../daemon/state-secrets.ts'
+import { receiveFromSupervisor, sendToSupervisor } from '../daemon/supervisor.ts'
 import { DeviceHost, type GuestHolder } from './device-host.ts'
 import type { HeldDevice } from './device-state.ts'
 import { DeviceThreads } from './device-threads.ts'
+import { createTrail, readTrail, type TrailEnds } from './trail.ts'
 
 /** The device's thread; the main thread's counters are the block behind it. */
 const DEVICE_THREAD = 0
@@ -52,6 +55,10 @@ export class VirtiofsDaemon {
   readonly #background = new Set<Promise<void>>()
   readonly #threads: DeviceThreads
   #device: DeviceHost | undefined
+  /** Under a supervisor: where the device leaves what its successor needs. */
+  #trail: TrailEnds | undefined
+  /** The same of the daemon before, until it is started; -1. */
+  #takenOver = -1
   #ending: Promise<DaemonEnd> | undefined
   #finish!: (end: DaemonEnd) => void
 
@@ -84,30 +91,51 @@ export class VirtiofsDaemon {
   serve(mounted: readonly MountedFileSystem[]): void {
     this.#life.apply('mount')
     for (const one of mounted) this.#mounts.place(one)
+    if (this.#options.supervisor !== undefined) this.#trail = createTrail()
     this.#serve()
   }
 
   /** Continues what a server before this one has left, in the holder: its mounts, and its device if there was a machine. @throws what opening throws, SERVE_MOUNT */
   async continue(state: SavedState, device: HeldDevice | undefined): Promise<void> {
+    await this.#adopt(state)
+    this.#serve(device)
+  }
+
+  async #adopt(state: SavedState): Promise<void> {
     this.#life.check('takeover')
     const reopened = await this.#mounts.reopen(state.mounts)
-    this.#life.apply('takeover')
+    try {
+      this.#life.apply('takeover') // again: the daemon may have been stopped, or asked twice
+    } catch (error) {
+      await reopened.close()
+      throw error
+    }
     this.#mounts.adopt(reopened, state)
-    this.#serve(device)
+  }
+
+  #supervisor(): string {
+    const { supervisor } = this.#options
+    if (supervisor === undefined) throw new CodedError('SERVE_STATE', 'a handover needs --supervisor and --id')
+    return supervisor
+  }
+
+  #saved(): Uint8Array {
+    const { id, socket, secrets } = this.#options
+    return encodeState({ id, mountpoint: socket, ...this.#mounts.save() }, secrets)
   }
 
   #serve(restored?: HeldDevice): void {
     const { socket, holder, failed } = this.#options
     const begin = (mounts: readonly WorkerMount[]): DeviceHost => new DeviceHost({
       socket, counters: this.#counters, thread: DEVICE_THREAD, owner: { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 },
-      policy: { xattrs: true, writable: false }, threads: this.#threads, mounts, holder, restored,
+      policy: { xattrs: true, writable: false }, threads: this.#threads, mounts, holder, restored, trail: this.#trail,
     }, {
       // each request is a session of its own: a guest may use a number twice
       miss: (token, miss, at) => this.#mounts.take(token, (message) => this.#device?.answer(token, message), miss, at),
       request: (token, serial, bytes, at) => this.#mounts.request((message) => this.#device?.answer(token, message), serial, bytes, at),
       cancel: (token) => this.#desk.cancel(token),
       frontEnd: (connected) => publish('serve:guest:changed', { socket, connected }),
-      failed: (error) => failed ? failed(error) : void this.#end({ error }),
+      failed: (error) => failed ? failed(error) : void this.#end({ handOn: false, error }),
     })
     this.#mounts.serve({
       xattrs: true,
@@ -122,23 +150,37 @@ export class VirtiofsDaemon {
 
   // Before a machine can know of a change, as daemon.ts.
   #keep(): void {
-    const { holder, id, socket, secrets } = this.#options
-    if (this.#device) holder?.keep(encodeState({ id, mountpoint: socket, ...this.#mounts.save() }, secrets))
+    if (this.#device) this.#options.holder?.keep(this.#saved())
   }
 
-  /** @throws SERVE_UNSUPPORTED: a machine's connection is not handed on yet */
-  takeOver(): Promise<void> {
-    return Promise.reject(notHandedOn())
+  /** What the supervisor keeps becomes this daemon's: INIT → READY. @throws SERVE_STATE, SERVE_SUPERVISOR, SERVE_BAD_STATE_FILE, and what opening throws; it stays in INIT then */
+  async takeOver(): Promise<void> {
+    this.#life.check('takeover')
+    const { bytes, fd } = await receiveFromSupervisor(this.#supervisor(), { signal: this.#closing.signal })
+    try {
+      await this.#adopt(decodeState(bytes, this.#options.secrets))
+    } catch (error) {
+      native().closeFd(fd)
+      throw error
+    }
+    this.#takenOver = fd
   }
 
-  /** @throws SERVE_UNSUPPORTED */
+  /** Serves what was taken over, from where the last daemon has left the machine: READY → RUNNING. @throws SERVE_STATE, SERVE_BAD_STATE_FILE */
   start(): void {
-    throw notHandedOn()
+    this.#life.check('start')
+    if (this.#takenOver < 0) throw new CodedError('SERVE_STATE', 'there is nothing to start')
+    const { ends, device } = readTrail(this.#takenOver)
+    this.#takenOver = -1
+    this.#trail = ends
+    this.#serve(device)
   }
 
-  /** @throws SERVE_UNSUPPORTED */
-  sendState(): Promise<void> {
-    return Promise.reject(notHandedOn())
+  /** Gives the supervisor the state of the mounts, and a socket in whose queue the machine's connection lies. @throws SERVE_NOT_READY, SERVE_SUPERVISOR */
+  async sendState(): Promise<void> {
+    const supervisor = this.#supervisor()
+    if (!this.#trail) throw new CodedError('SERVE_NOT_READY', 'there is no device to hand on', { state: this.state })
+    await sendToSupervisor(supervisor, { bytes: this.#saved(), fd: this.#trail.in }, { signal: this.#closing.signal })
   }
 
   /** Mounts one more file system; the same one again is none. @throws SERVE_ALREADY_MOUNTED, and what opening throws */
@@ -156,9 +198,12 @@ export class VirtiofsDaemon {
     return this.#mounts.remove(mountpoint)
   }
 
-  /** Ends it; the second caller joins the first. The machine's requests are not answered any more. */
-  stop(): Promise<DaemonEnd> {
-    return this.#end({ error: undefined })
+  /**
+   * Ends it; the second caller joins the first. With `unmount`, or without a supervisor, the machine's connection ends; otherwise whoever has what the supervisor
+   * keeps can continue, with the requests that were not answered.
+   */
+  stop({ unmount }: { readonly unmount: boolean }): Promise<DaemonEnd> {
+    return this.#end({ handOn: !unmount && this.#trail !== undefined, error: undefined })
   }
 
   /** Runs `task` beside the serving; it is aborted and awaited before file systems are closed. What it fails with is logged, not thrown. */
@@ -180,25 +225,21 @@ export class VirtiofsDaemon {
     return this.#desk.inflight()
   }
 
-  #end({ error }: { readonly error: Error | undefined }): Promise<DaemonEnd> {
-    this.#ending ??= this.#shutDown(error).then((end) => {
+  #end({ handOn, error }: { readonly handOn: boolean; readonly error: Error | undefined }): Promise<DaemonEnd> {
+    this.#ending ??= this.#shutDown(handOn, error).then((end) => {
       this.#finish(end)
       return end
     })
     return this.#ending
   }
 
-  async #shutDown(error: Error | undefined): Promise<DaemonEnd> {
+  async #shutDown(handOn: boolean, error: Error | undefined): Promise<DaemonEnd> {
     this.#life.apply('stop')
     this.#closing.abort()
-    await Promise.all([this.#desk.close(), ...this.#background])
-    const stopped = (await this.#device?.stop() ?? true) && (this.#options.threads !== undefined || await this.#threads.stop())
+    await Promise.all([handOn ? this.#desk.abandon() : this.#desk.close(), ...this.#background])
+    const stopped = (await this.#device?.stop({ handOn }) ?? true) && (this.#options.threads !== undefined || await this.#threads.stop())
+    for (const fd of [this.#trail?.in, this.#trail?.out, this.#takenOver]) if (stopped && fd !== undefined && fd >= 0) native().closeFd(fd)
     if (stopped) await this.#mounts.close()
     return { error, stuck: !stopped }
   }
-}
-
-// COMPAT: as upstream's, which answers "unsupported" too.
-function notHandedOn(): CodedError {
-  return new CodedError('SERVE_UNSUPPORTED', 'the connection of a virtual machine is not handed on to another daemon')
 }
