@@ -85,7 +85,7 @@ export interface Service {
 async function serviceOf(kind: Order['kind'], values: Values, host: Host): Promise<Service> {
   switch (kind) {
     case 'fuse': return fuseService(values, host)
-    case 'virtiofs': return (await import('./virtiofs.ts')).virtiofsService(values, host)
+    case 'virtiofs': return (await import('./virtiofs.ts')).virtiofsService(values, host, () => startsInInit(values, () => existsSync(values.get('sock')!)))
     case 'uffd': return (await import('./uffd.ts')).uffdService(values, host)
   }
 }
@@ -138,7 +138,7 @@ async function listen(daemon: ApiDaemon, log: Log, values: Values, host: Host): 
  * socket; nobody behind the API socket). COMPAT: upstream applies the crash rule without a supervisor too, and then serves nothing; here such a
  * dead mount is replaced.
  */
-export async function startsInInit(values: Values, isThere: () => boolean): Promise<boolean> {
+async function startsInInit(values: Values, isThere: () => boolean): Promise<boolean> {
   if (values.has('upgrade')) return true
   const socket = values.get('apisock')
   if (!values.has('supervisor') || socket === undefined || !existsSync(socket)) return false

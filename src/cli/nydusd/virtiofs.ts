@@ -1,15 +1,14 @@
 // `nydusd virtiofs`: the service of a virtual machine's device. Loaded only for it.
 
-import { existsSync } from 'node:fs'
 import { contentOf } from '../../native/memory-file.ts'
 import { decodeState, StateSecrets } from '../../serve/index.ts'
 import { DeviceThreads } from '../../serve/virtiofs/device-threads.ts'
 import { VirtiofsDaemon } from '../../serve/virtiofs/virtiofs-daemon.ts'
 import { openFirstMount, openMount } from './image.ts'
-import { type Host, type Service, startsInInit, type Values } from './service.ts'
+import type { Host, Service, Values } from './service.ts'
 
-/** A daemon that listens on `--sock`, with the image of `--bootstrap` at its root if there is one. */
-export async function virtiofsService(values: Values, { imagePullAuth, guest, keep, kept, failed, deviceThreads }: Host): Promise<Service> {
+/** A daemon that listens on `--sock`, with the image of `--bootstrap` at its root if there is one. `isHandedOver`: it waits to be told by API instead. */
+export async function virtiofsService(values: Values, { imagePullAuth, guest, keep, kept, failed, deviceThreads }: Host, isHandedOver: () => Promise<boolean>): Promise<Service> {
   const secrets = new StateSecrets(values.get('run-dir')!)
   const daemon = new VirtiofsDaemon({
     id: values.get('id') ?? '', supervisor: values.get('supervisor'), socket: values.get('sock')!, secrets,
@@ -26,7 +25,7 @@ export async function virtiofsService(values: Values, { imagePullAuth, guest, ke
         await daemon.continue(decodeState(kept.bytes, secrets), state === undefined ? undefined : { bytes: contentOf(state), fds })
         return
       }
-      if (await startsInInit(values, () => existsSync(values.get('sock')!))) return
+      if (await isHandedOver()) return
       const root = await openFirstMount(values, { signal, imagePullAuth })
       daemon.serve(root ? [root] : [])
     },
