@@ -11,14 +11,14 @@ import { bootGuest, guestIsThere } from '../support/guest.ts'
 import { eventually, pause, Scratch, startNydusd } from '../support/nydusd.ts'
 import { requires } from '../support/requires.ts'
 import { killServer } from '../support/self-heal.ts'
-import { stormImage } from '../support/storm.ts'
+import { stormImage, Supervised } from '../support/storm.ts'
 
 const IMAGE_TOOL = path.resolve(import.meta.dirname, '../../bin/nydus-image')
 const present = requires.root && requires.program('qemu-system-x86_64') && requires.that(guestIsThere(), 'needs a guest kernel (node scripts/guest.mjs)')
 
 /** A machine reads everything so often, and so many servers are killed meanwhile. */
-const KILLS = Number(process.env['STORM_ROUNDS'] ?? 4)
-const PASSES = Array.from({ length: 2 + Math.floor(KILLS / 10) }, (_, pass) => pass)
+const KILLS = Number(process.env['STORM_ROUNDS'] ?? 3)
+const PASSES = Array.from({ length: 1 + Math.floor(KILLS / 10) }, (_, pass) => pass)
 const share = (scratch: Scratch): string => path.join(scratch.path, 'fs.sock')
 const where = (scratch: Scratch): readonly string[] => ['virtiofs', '--sock', share(scratch)]
 
@@ -124,21 +124,23 @@ umount /new; cd /; umount /run/kata; echo ask; read answer; [ "$answer" = again 
     expect(readdirSync(scratch.path)).not.toContain('fs.sock')
   })
 
-  it('sees images come and go below one export, as Kata mounts them, on several queues, and nothing of a server that is killed while it reads', { timeout: 240_000 }, async () => {
+  it('sees images come and go below one export, as Kata mounts them, on several queues, and nothing of servers that are killed, continued and upgraded while it reads', { timeout: 240_000 }, async () => {
     using scratch = new Scratch()
     const storm = stormImage(scratch, { cached: false })
     const [, bootstrap, , config] = storm.args
     const tree = expectOfCase('v6-rich-zstd')!.filter(({ type, path: name }) => type === 'reg' && /^[\x21-\x7e]+$/.test(name))
     await using daemon = await startNydusd(scratch, ['--self-heal'], { where: where(scratch) })
+    using second = new Scratch() // another share of the same machine, whose daemon has a supervisor
+    await using supervised = await Supervised.start(second, storm.args, { where: where(second) })
     await using guest = bootGuest(`
-mount -t virtiofs -o ro kata /mnt; echo; echo mounted
+mount -t virtiofs -o ro kata /mnt; mkdir /other; mount -t virtiofs -o ro other /other; echo; echo mounted
 read go; cd /mnt/rafs/1/lowerdir && find . -type f | sort | while read -r f; do echo "SUM $(sha256sum "$f")"; done
 cd /; echo; echo summed; read go
 for pass in ${PASSES.join(' ')}; do
   echo 3 > /proc/sys/vm/drop_caches
-  cd /mnt/rafs/2/lowerdir && find . -type f | sort | while read -r f; do echo "SUM $(sha256sum "$f").$pass"; done
+  cd /mnt/rafs/2/lowerdir && find . -type f | sort | while read -r f; do echo "SUM $(sha256sum "$f").$pass"; (cd /other; echo "SUM $(sha256sum "$f").$pass.other"); done
 done
-cd /; echo; echo stormed; read go; ls /mnt/rafs 2>&1 | head -1; echo; echo looked`, { shares: { kata: share(scratch) }, queues: 2 })
+cd /; echo; echo stormed; read go; ls /mnt/rafs 2>&1 | head -1; echo; echo looked`, { shares: { kata: share(scratch), other: share(second) }, queues: 2 })
     await guest.appeared('\nmounted')
     const mount = async (mountpoint: string, source: string, text: string): Promise<void> =>
       expect(await daemon.ask('POST', `/api/v1/mount?mountpoint=${mountpoint}`, JSON.stringify({ fs_type: 'rafs', source, config: text }))).toMatchObject({ status: 204 })
@@ -159,14 +161,15 @@ cd /; echo; echo stormed; read go; ls /mnt/rafs 2>&1 | head -1; echo; echo looke
         process.kill(server, 'SIGSTOP') // what the machine asks now, nobody has seen when the server is killed
         await pause(50)
       })
+      await (kills % 2 === 0 ? supervised.upgrade() : supervised.failover())
     }
     await eventually(isDone, 'the machine has read everything', 120_000)
     const read = sumsOf(guest.console().slice(before))
     const wanted = new Map(readdirSync(storm.source, { recursive: true, encoding: 'utf8' }).filter((name) => name.includes('file')).flatMap((name) =>
-      PASSES.map((pass) => [`${name}.${pass}`, createHash('sha256').update(readFileSync(path.join(storm.source, name))).digest('hex')] as const)))
-    console.log(`a real machine: ${kills} servers killed while it read ${wanted.size} files`)
+      PASSES.flatMap((pass) => [`${pass}`, `${pass}.other`]).map((end) => [`${name}.${end}`, createHash('sha256').update(readFileSync(path.join(storm.source, name))).digest('hex')] as const)))
+    console.log(`a real machine: ${kills} servers killed, ${kills} daemons replaced under a supervisor while it read ${wanted.size} files`)
     expect(read).toEqual(wanted)
-    expect(kills).toBeGreaterThan(2)
+    expect(kills).toBeGreaterThan(1)
     for (const number of [1, 2]) expect(await daemon.ask('DELETE', `/api/v1/mount?mountpoint=/rafs/${number}/lowerdir`)).toMatchObject({ status: 204 })
     guest.type('\n')
     await guest.appeared('\nlooked')

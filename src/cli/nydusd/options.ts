@@ -69,6 +69,10 @@ const CHOICES: ReadonlyMap<string, readonly string[]> = new Map([
 const NUMBERS: readonly (readonly [OptionName, number, number])[] = [
   ['fuse-threads', 1, 1024], ['rlimit-nofile', 0, Number.MAX_SAFE_INTEGER], ['log-rotation-size', 0, 2 ** 20],
 ]
+/** LIMIT: a holder has the machine's connection, and gives it to nobody but its own servers; what a machine knows of a shared directory is not handed on. */
+const DEVICE_CONFLICTS: readonly (readonly [OptionName, OptionName])[] = [
+  ['supervisor', 'self-heal'], ['supervisor', 'server'], ['shared-dir', 'self-heal'], ['shared-dir', 'server'], ['shared-dir', 'supervisor'],
+]
 const CONFLICTS: readonly (readonly [OptionName, OptionName])[] = [['localfs-dir', 'config'], ['bootstrap', 'shared-dir']]
 const REQUIRES: readonly (readonly [OptionName, OptionName])[] = [['id', 'supervisor'], ['supervisor', 'id'], ['prefetch-files', 'bootstrap']]
 
@@ -142,10 +146,7 @@ const FOREIGN: Readonly<Record<Service, readonly OptionName[]>> = {
 function complaint(values: ReadonlyMap<OptionName, string>, service: Service): string | undefined {
   const foreign = FOREIGN[service].find((name) => values.has(name))
   if (foreign !== undefined) return `the argument '${shownName(foreign)}' cannot be used with '${service}'`
-  const holder = (['self-heal', 'server'] as const).find((name) => values.has(name))
-  // LIMIT: there the holder has the machine's connection, and gives it to nobody but its own servers
-  if (service === 'virtiofs' && holder !== undefined && values.has('supervisor')) return `the argument '${shownName('supervisor')}' cannot be used with '${shownName(holder)}'`
-  for (const [a, b] of CONFLICTS) if (values.has(a) && values.has(b)) return `the argument '${shownName(a)}' cannot be used with '${shownName(b)}'`
+  for (const [a, b] of service === 'virtiofs' ? [...CONFLICTS, ...DEVICE_CONFLICTS] : CONFLICTS) if (values.has(a) && values.has(b)) return `the argument '${shownName(a)}' cannot be used with '${shownName(b)}'`
   const missing = REQUIRES.filter(([a, b]) => values.has(a) && !values.has(b)).map(([, b]) => b)
   const place = service === 'fuse' ? 'mountpoint' : 'sock'
   if (!values.has(place)) missing.unshift(place)
