@@ -199,7 +199,8 @@ export interface NativeAddon {
   eventSignal(fd: number): number
   /**
    * Writes `replyCount` replies, then waits until something is readable and delivers up to as many requests as fit: one of each ready session.
-   * After a reply the same session is read first, for all that waits there (mostly its client has asked again by then), and every 16th time all are asked.
+   * After a reply the same session is read first, for all that waits there (mostly its client has asked again by then, or does within microseconds, for which it
+   * looks before it sleeps), and every 16th time all are asked.
    * replies: [fd, offset in `out`, length, fd to take file bytes from or -1, file offset low, file offset high, file length] a row; a row with a file appends those bytes
    *          after the reply's header (whose length field already counts them) straight from the file, without crossing JavaScript. A file that
    *          cannot be read, or ends before, makes the reply an EIO.
