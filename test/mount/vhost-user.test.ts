@@ -140,9 +140,9 @@ describe('a hostile monitor or guest', () => {
   const message = (request: number, payload: Uint8Array, flags = MESSAGE_VERSION, size = payload.length): Buffer =>
     Buffer.concat([messageHeader.encode({ request, flags, size }), payload])
 
-  it('has its connection closed, and the next one is served', async () => {
+  it.each([['by the daemon itself'], ['through a holder', '--self-heal']])('has its connection closed, and the next one is served (%s)', async (_how, ...held) => {
     using scratch = new Scratch()
-    await using daemon = await start(scratch)
+    await using daemon = await start(scratch, ['--bootstrap', BOOT, '--config', scratch.config(), ...held])
     const eight = u64Payload.encode({ value: 0xffff_ffff_ffff_ffffn })
     const region = memoryRegion.encode({ guest: 0, size: 2 ** 40, user: 0, offset: 0 })
     const attacks: [Buffer, number][] = [
@@ -161,6 +161,7 @@ describe('a hostile monitor or guest', () => {
       [message(VHOST_USER.SET_VRING_KICK, vringFile.encode({ index: 0, flags: 1 })), 0],
       [message(VHOST_USER.SET_LOG_BASE, eight), 1],
       [message(4711, Buffer.alloc(0)), 8],
+      [Buffer.concat([message(VHOST_USER.SET_OWNER, Buffer.alloc(0)), message(VHOST_USER.SET_VRING_ENABLE, vringState.encode({ index: 99, value: 1 }))]), 0],
     ]
     for (const [bytes, fds] of attacks) {
       using guest = new TestFrontEnd(share(scratch))
@@ -170,6 +171,9 @@ describe('a hostile monitor or guest', () => {
     using guest = connect(scratch)
     expect(sha256Of(guest, files[0]!.path)).toBe(files[0]!.sha256)
     expect((await daemon.ask('GET', '/api/v1/daemon')).status).toBe(200)
+    daemon.child.kill('SIGTERM')
+    expect((await daemon.ended).status).toBe(0)
+    expect(readdirSync(scratch.path).filter((name) => name.endsWith('.sock'))).toEqual([])
   })
 
   it('loses the queue whose protocol it breaks, hears of it, and nothing else', async () => {
