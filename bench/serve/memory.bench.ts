@@ -1,11 +1,14 @@
 // Memory of a daemon, proportional set size in MiB: idle, after every inode was listed, after every byte was read; for images of different sizes,
-// since it must not grow with inodes. Then one daemon with 100 mounts through its API. Beside upstream's daemon. One run each: memory does not vary
+// since it must not grow with inodes. Then one daemon with 100 mounts through its API, and 100 machines over virtiofs with one server. Beside upstream's daemon. One run each: memory does not vary
 // as time does.
 //   NYDUS_PEER_NYDUSD=/path/of/nydusd node bench/run.mjs serve/memory
 
 import { execFileSync, spawn } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
+import { sha256Of } from '../../test/support/guest-files.ts'
+import { serverOn } from '../../test/support/self-heal.ts'
+import { TestFrontEnd } from '../../test/support/vhost-front-end.ts'
 import { apiReady, isMounted, type Server, servers, Stage, waitFor } from './stage.ts'
 
 const MOUNTS = 100
@@ -50,6 +53,39 @@ function manyMounts(stage: Stage, server: Server): object {
   }
 }
 
+/** A daemon for each of many machines, all with one server (`virtiofs --server`): every machine has listed and read something. Ours only. */
+function manyMachines(stage: Stage, server: Server): object {
+  const shared = path.join(stage.path, 'server')
+  const config = stage.config(server)
+  const began = Date.now()
+  const machines = Array.from({ length: MOUNTS }, (_, i) => {
+    const share = path.join(stage.path, `${i}.sock`)
+    const api = path.join(stage.path, `${i}.api`)
+    return { share, api, daemon: spawn(server.program, ['virtiofs', '--server', shared, '--sock', share, '--apisock', api, '--bootstrap', stage.bootstrap, '--config', config, ...server.args], { stdio: 'ignore' }) }
+  })
+  const guests: TestFrontEnd[] = []
+  try {
+    for (const { share, api } of machines) {
+      waitFor(() => apiReady(api))
+      const guest = new TestFrontEnd(share, { memoryBytes: 2 ** 21 })
+      guests.push(guest)
+      guest.start()
+      guest.init()
+      sha256Of(guest, 'directory-0/file-0')
+    }
+    const startedMs = Date.now() - began
+    const serverMiB = pss(serverOn(shared)!).pssMiB
+    const holdersMiB = machines.reduce((sum, { daemon }) => sum + pss(daemon.pid!).pssMiB, 0)
+    return { totalMiB: Math.round(serverMiB + holdersMiB), serverMiB, startedMs }
+  } finally {
+    for (const guest of guests) guest[Symbol.dispose]()
+    for (const { daemon } of machines) daemon.kill('SIGTERM')
+    waitFor(() => machines.every(({ api }) => !existsSync(api)))
+    const pid = serverOn(shared)
+    if (pid !== undefined) process.kill(pid, 'SIGKILL')
+  }
+}
+
 const results: Record<string, object> = {}
 delete process.env['BENCH_TREE']
 for (const inodes of SIZES) {
@@ -64,6 +100,7 @@ for (const inodes of SIZES) {
       return { idle, listed: run('find . -ls > /dev/null'), read: run('tar c . | cat > /dev/null') }
     })
     if (inodes !== SIZES[0]) continue
+    if (server.name === servers[0]!.name) results[`${server.name}, ${MOUNTS} machines over virtiofs`] = manyMachines(stage, server)
     try {
       results[`${server.name}, ${MOUNTS} mounts`] = manyMounts(stage, server)
     } catch (error) {

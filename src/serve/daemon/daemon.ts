@@ -19,6 +19,7 @@ import { mountedDevice, prepareMountpoint, setReadahead, unmount } from '../moun
 import { type Inflight, MissDesk, replyTo, REQUEST_DEADLINE_MS } from '../miss-desk.ts'
 import { type FuseSession, mountSession } from '../session.ts'
 import { within, WorkerPool } from '../worker/pool.ts'
+import { type BackgroundTask, BackgroundTasks, type DaemonEnd, Ending } from './ending.ts'
 import type { MountedFileSystem, MountRequest, OpenMount } from './file-system.ts'
 import { type DaemonStateName, LifeCycle } from './life-cycle.ts'
 import { type MountInfo, Mounts } from './mounts.ts'
@@ -61,16 +62,14 @@ const DRAIN_MS = 10_000
 /** LIMIT: what is not on disk yet is only fetched again after a power loss; the next daemon does not wait for a slow disk. */
 const HANDOVER_CLOSE_MS = 50
 
-/** Why a daemon ended. `stuck`: a worker hangs in a system call, so the process cannot exit in the ordinary way. */
-export interface DaemonEnd { readonly error: Error | undefined; readonly stuck: boolean }
-
 /** `handOn`: another process is to continue, so no request may be failed. */
-interface Ending { readonly unmount: boolean; readonly handOn: boolean; readonly error: Error | undefined }
+interface HowToEnd { readonly unmount: boolean; readonly handOn: boolean; readonly error: Error | undefined }
 
 /** One daemon: its connection to the kernel, its mounts, its workers and its state. */
 export class Daemon {
   /** Resolves when the daemon has ended, whoever ended it. */
   readonly done: Promise<DaemonEnd>
+  readonly #ending = new Ending()
   readonly #options: DaemonOptions
   readonly #life = new LifeCycle()
   readonly #secrets: StateSecrets
@@ -86,16 +85,13 @@ export class Daemon {
   #transport: Transport | undefined
   #session: FuseSession | undefined
   #device: string | undefined
-  readonly #closing = new AbortController()
-  readonly #background = new Set<Promise<void>>()
-  #ending: Promise<DaemonEnd> | undefined
-  #finish!: (end: DaemonEnd) => void
+  readonly #closing = new BackgroundTasks()
 
   /** Workers start at once, beside whatever the caller does next (opening the image). */
   constructor(options: DaemonOptions) {
     this.#options = options
     this.#secrets = options.secrets ?? new StateSecrets(RUN_DIRECTORY)
-    this.done = new Promise((resolve) => { this.#finish = resolve })
+    this.done = this.#ending.done
     this.#pool = options.pool ?? new WorkerPool(options.threads, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 })
     this.#serial = this.#pool.register({
       miss: (session, miss, at) => this.#mounts.take(session, replyTo(this.#session?.fd ?? -1), miss, at),
@@ -238,12 +234,8 @@ export class Daemon {
   }
 
   /** Runs `task` beside the serving (a prefetch); it is aborted and awaited before images are closed. What it fails with is logged, not thrown. */
-  background(task: (options: { readonly signal: AbortSignal }) => Promise<void>): void {
-    const running = task({ signal: this.#closing.signal }).catch((error: unknown) => {
-      if (!this.#closing.signal.aborted) publish('serve:warning:raised', { message: error instanceof Error ? error.message : String(error) })
-    })
-    this.#background.add(running)
-    void running.then(() => this.#background.delete(running))
+  background(task: BackgroundTask): void {
+    this.#closing.run(task)
   }
 
   /** For the API. */
@@ -294,23 +286,19 @@ export class Daemon {
     return this.#erofsLoading
   }
 
-  #end(how: Ending): Promise<DaemonEnd> {
-    this.#ending ??= this.#shutDown(how).then((end) => {
-      this.#finish(end)
-      return end
-    })
-    return this.#ending
+  #end(how: HowToEnd): Promise<DaemonEnd> {
+    return this.#ending.once(() => this.#shutDown(how))
   }
 
   // Unmounting first: no new requests, and workers still answer those that come. No step waits for the one before to have worked.
-  async #shutDown({ unmount, handOn, error }: Ending): Promise<DaemonEnd> {
+  async #shutDown({ unmount, handOn, error }: HowToEnd): Promise<DaemonEnd> {
     this.#life.apply(unmount ? 'stop' : 'exit')
     let failure = error
     if (!handOn) failure ??= await this.#erofs?.unmountAll(() => this.#desk.close())
     if (unmount) failure ??= this.#unmount()
     if (handOn && this.#session) return await this.#handOn(this.#session)
     this.#closing.abort()
-    await Promise.all([this.#desk.close(), ...this.#background])
+    await Promise.all([this.#desk.close(), this.#closing.ended()])
     const stopped = await this.#leavePool()
     if (stopped && (unmount || this.#options.pool)) this.#closeSession()
     this.#accounts.end()
@@ -330,7 +318,7 @@ export class Daemon {
     this.#mounts.delegated.abandon()
     this.#closing.abort()
     if (stopped && this.#options.pool) this.#closeSession() // a process that ends keeps it until then
-    await within(HANDOVER_CLOSE_MS, Promise.all([...this.#background, this.#mounts.close()]))
+    await within(HANDOVER_CLOSE_MS, Promise.all([this.#closing.ended(), this.#mounts.close()]))
     return { error: undefined, stuck: !stopped }
   }
 

@@ -7,7 +7,7 @@ import { publish } from '../../core/diagnostics.ts'
 import { CodedError, isCoded } from '../../core/errors.ts'
 import { native } from '../../native/load.ts'
 import { FlatDisk, type RafsImage } from '../../rafs/index.ts'
-import type { DaemonEnd } from '../daemon/daemon.ts'
+import { type DaemonEnd, Ending } from '../daemon/ending.ts'
 import { type DaemonStateName, LifeCycle } from '../daemon/life-cycle.ts'
 import type { MountInfo } from '../daemon/mounts.ts'
 import type { Inflight } from '../miss-desk.ts'
@@ -23,6 +23,7 @@ export interface UffdDaemonOptions { readonly id: string; readonly socket: strin
 /** One daemon: its socket, its image and the monitors that are connected. */
 export class UffdDaemon {
   readonly done: Promise<DaemonEnd>
+  readonly #ending = new Ending()
   readonly id: string
   readonly supervisor = undefined
   readonly #options: UffdDaemonOptions
@@ -31,13 +32,11 @@ export class UffdDaemon {
   #image: RafsImage | undefined
   #listening = -1
   #watch: object | undefined
-  #ending: Promise<DaemonEnd> | undefined
-  #finish!: (end: DaemonEnd) => void
 
   constructor(options: UffdDaemonOptions) {
     this.#options = options
     this.id = options.id
-    this.done = new Promise((resolve) => { this.#finish = resolve })
+    this.done = this.#ending.done
   }
 
   get state(): DaemonStateName {
@@ -58,11 +57,7 @@ export class UffdDaemon {
 
   /** Ends it and all connections; the second caller joins the first. */
   stop(): Promise<DaemonEnd> {
-    this.#ending ??= this.#shutDown().then((end) => {
-      this.#finish(end)
-      return end
-    })
-    return this.#ending
+    return this.#ending.once(() => this.#shutDown())
   }
 
   mounts(): MountInfo[] {

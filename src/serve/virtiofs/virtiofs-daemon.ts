@@ -7,7 +7,7 @@ import { native } from '../../native/load.ts'
 import { createAccessMemory } from '../access/access-log.ts'
 import { Accountant } from '../access/accountant.ts'
 import { createCounterMemory, OperationCounters } from '../counters.ts'
-import type { DaemonEnd } from '../daemon/daemon.ts'
+import { BackgroundTasks, type BackgroundTask, type DaemonEnd, Ending } from '../daemon/ending.ts'
 import type { MountedFileSystem, MountRequest, OpenMount } from '../daemon/file-system.ts'
 import { type DaemonStateName, LifeCycle } from '../daemon/life-cycle.ts'
 import { type MountInfo, Mounts } from '../daemon/mounts.ts'
@@ -46,26 +46,24 @@ export interface VirtiofsDaemonOptions {
 export class VirtiofsDaemon {
   /** Resolves when the daemon has ended, whoever ended it. */
   readonly done: Promise<DaemonEnd>
+  readonly #ending = new Ending()
   readonly #options: VirtiofsDaemonOptions
   readonly #life = new LifeCycle()
   readonly #counters = createCounterMemory(DEVICE_THREAD + 2)
   readonly #desk: MissDesk
   readonly #mounts: Mounts
-  readonly #closing = new AbortController()
-  readonly #background = new Set<Promise<void>>()
+  readonly #closing = new BackgroundTasks()
   readonly #threads: DeviceThreads
   #device: DeviceHost | undefined
   /** Under a supervisor: where the device leaves what its successor needs. */
   #trail: TrailEnds | undefined
   /** The same of the daemon before, until it is started; -1. */
   #takenOver = -1
-  #ending: Promise<DaemonEnd> | undefined
-  #finish!: (end: DaemonEnd) => void
 
   constructor(options: VirtiofsDaemonOptions) {
     this.#options = options
     this.#threads = options.threads ?? new DeviceThreads(1)
-    this.done = new Promise((resolve) => { this.#finish = resolve })
+    this.done = this.#ending.done
     this.#desk = new MissDesk(new OperationCounters(this.#counters, DEVICE_THREAD + 1), options.requestDeadlineMs ?? REQUEST_DEADLINE_MS)
     this.#mounts = new Mounts({
       // LIMIT: of single reads only those are known that the device's thread passes on
@@ -207,12 +205,8 @@ export class VirtiofsDaemon {
   }
 
   /** Runs `task` beside the serving; it is aborted and awaited before file systems are closed. What it fails with is logged, not thrown. */
-  background(task: (options: { readonly signal: AbortSignal }) => Promise<void>): void {
-    const running = task({ signal: this.#closing.signal }).catch((error: unknown) => {
-      if (!this.#closing.signal.aborted) publish('serve:warning:raised', { message: error instanceof Error ? error.message : String(error) })
-    })
-    this.#background.add(running)
-    void running.then(() => this.#background.delete(running))
+  background(task: BackgroundTask): void {
+    this.#closing.run(task)
   }
 
   /** For the API. */
@@ -226,17 +220,14 @@ export class VirtiofsDaemon {
   }
 
   #end({ handOn, error }: { readonly handOn: boolean; readonly error: Error | undefined }): Promise<DaemonEnd> {
-    this.#ending ??= this.#shutDown(handOn, error).then((end) => {
-      this.#finish(end)
-      return end
-    })
-    return this.#ending
+    return this.#ending.once(() => this.#shutDown(handOn, error))
   }
 
   async #shutDown(handOn: boolean, error: Error | undefined): Promise<DaemonEnd> {
     this.#life.apply('stop')
+    if (handOn) this.#mounts.delegated.abandon()
     this.#closing.abort()
-    await Promise.all([handOn ? this.#desk.abandon() : this.#desk.close(), ...this.#background])
+    await Promise.all([handOn ? this.#desk.abandon() : this.#desk.close(), this.#closing.ended()])
     const stopped = (await this.#device?.stop({ handOn }) ?? true) && (this.#options.threads !== undefined || await this.#threads.stop())
     for (const fd of [this.#trail?.in, this.#trail?.out, this.#takenOver]) if (stopped && fd !== undefined && fd >= 0) native().closeFd(fd)
     if (stopped) await this.#mounts.close()
