@@ -32,7 +32,7 @@ async function answered(loads: readonly GuestLoad[]): Promise<void> {
   await eventually(() => {
     for (const load of loads) load.step({ ask: false })
     return loads.every((load) => load.underWay === 0)
-  }, 'everything is answered', 30_000)
+  }, 'everything is answered', 60_000)
 }
 
 describe('nydusd virtiofs', () => {
@@ -96,7 +96,7 @@ describe('nydusd virtiofs under a supervisor', () => {
 })
 
 describe('nydusd virtiofs --self-heal', () => {
-  it('answers every request of a machine once and rightly while its server is killed again and again', { timeout: 60_000 + ROUNDS * 5000 }, async () => {
+  it('answers every request of a machine once and rightly while its server is killed again and again', { timeout: 120_000 + ROUNDS * 5000 }, async () => {
     using scratch = new Scratch()
     const { source, args } = stormImage(scratch, { cached: false })
     await using daemon = await startNydusd(scratch, args, { where: where(scratch) })
@@ -121,7 +121,7 @@ describe('nydusd virtiofs --self-heal', () => {
     expect(underWay).toBeGreaterThan(ROUNDS * 8)
   })
 
-  it('carries each message of a monitor out once, whenever its server is killed', { timeout: 60_000 }, async () => {
+  it('carries each message of a monitor out once, whenever its server is killed', { timeout: 120_000 }, async () => {
     using scratch = new Scratch()
     const { args } = stormImage(scratch, { cached: true })
     await using daemon = await startNydusd(scratch, args, { where: where(scratch) })
