@@ -23,6 +23,8 @@ export interface Events {
   'serve:guest:changed': { readonly socket: string; readonly connected: boolean }
   'serve:mount:done': { readonly mountpoint: string; readonly durationMs: number }
   'serve:request:error': { readonly opcode: number; readonly errno: number; readonly message: string }
+  /** Asked again after a server died that had done it (then it is answered from the journal), or only begun it. */
+  'serve:request:repeated': { readonly opcode: number; readonly done: boolean }
   'serve:transport:chosen': { readonly requested: string; readonly chosen: string; readonly reason: string }
   'serve:warning:raised': { readonly message: string }
 }

@@ -12,9 +12,9 @@ const ROOT = path.resolve(import.meta.dirname, '../..')
 interface Verdict { readonly fullName: string; readonly status: string; readonly failureMessages: readonly string[] }
 
 /** Runs the control's test; the tests that ran. */
-async function run({ name, test, fails }: Control, report: string): Promise<Verdict[]> {
+async function run({ name, test, fails, project = 'unit' }: Control, report: string): Promise<Verdict[]> {
   const pattern = fails.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')
-  const child = spawn(process.execPath, [path.join(ROOT, 'node_modules/vitest/vitest.mjs'), 'run', '--project', 'unit', test, '-t', pattern, '--reporter=json', `--outputFile=${report}`, '--bail=1', '--testTimeout=5000'],
+  const child = spawn(process.execPath, [path.join(ROOT, 'node_modules/vitest/vitest.mjs'), 'run', '--project', project, test, '-t', pattern, '--reporter=json', `--outputFile=${report}`, '--bail=1', '--testTimeout=5000'],
     { cwd: ROOT, env: { ...process.env, NYDUS_CONTROL: name }, stdio: 'ignore' })
   await new Promise((resolve, reject) => { child.once('error', reject).once('close', resolve) })
   const { testResults }: { testResults: { assertionResults: Verdict[] }[] } = JSON.parse(readFileSync(report, 'utf8'))

@@ -17,6 +17,8 @@ export interface Control {
   readonly test: string
   /** Full name of the test or its beginning. */
   readonly fails: string
+  /** Of the test; default unit. */
+  readonly project?: 'unit' | 'system'
 }
 
 const ROOT = path.resolve(import.meta.dirname, '../..')
@@ -223,6 +225,11 @@ export const CONTROLS: readonly Control[] = [
     name: 'open-limit', safeguard: 'a client of a shared directory has a limit of open files', file: 'src/serve/passthrough/open-files.ts',
     code: 'return this.#files.size >= this.#max', replacement: 'return this.#max < 0',
     test: 'src/serve/passthrough/passthrough-file-system.test.ts', fails: 'PassthroughFileSystem has a limit of open files, and closes all when the client is gone',
+  },
+  {
+    name: 'repeated-request', safeguard: 'an operation that a dead server had done is not done again', file: 'src/serve/fuse/live-requests.ts',
+    code: 'const known = journal.find(this.#lowUnique, this.#highUnique & ~RESENT)', replacement: 'const known = undefined as ReturnType<typeof journal.find>',
+    test: 'test/mount/repeated-requests.test.ts', fails: 'a request that is repeated after its server died has the answer of the first, and was done once', project: 'system',
   },
 ]
 

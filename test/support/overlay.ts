@@ -1,7 +1,7 @@
 // A writable mount of ours, and the kernel's overlayfs over the kernel's EROFS mount of the same image.
 
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { linkSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { type ErofsMount, mountErofs } from './erofs-mount.ts'
@@ -9,19 +9,23 @@ import { Scratch } from './nydusd.ts'
 
 const ROOT = path.resolve(import.meta.dirname, '../..')
 
-/** An image of a random tree, with `known/file-0` to `known/file-8` (from 10 to 100,000 bytes) and `known/directory` in it. */
+/** An image of a random tree in which no file has two names, with `known/file-0` to `known/file-8` (from 10 to 100,000 bytes) and `known/directory` in it. */
 export class WritableImage implements Disposable {
   readonly path = mkdtempSync(path.join(tmpdir(), 'nydus-overlay-'))
   readonly bootstrap = path.join(this.path, 'image.boot')
   readonly blobs = path.join(this.path, 'blobs')
   readonly source = path.join(this.path, 'source')
 
-  constructor(seed: number) {
+  /** `twins`: also `known/twin-a` and `known/twin-b`, one file. What copies such a file up is not the same everywhere, and its number of names shows it. */
+  constructor(seed: number, { twins = false }: { readonly twins?: boolean } = {}) {
     execFileSync('python3', [path.join(ROOT, 'fixtures/tools/random_tree.py'), this.source, String(seed)], { stdio: 'ignore' })
     const inside = (...names: string[]): string => path.join(this.source, 'known', ...names)
     mkdirSync(inside('directory/below'), { recursive: true })
     for (let i = 0; i < 9; i++) writeFileSync(inside(`file-${i}`), Buffer.alloc(Math.round(10 ** (1 + i / 2)), `${i} of seed ${seed}. `))
     for (const name of ['one', 'two', 'three', 'below/four']) writeFileSync(inside('directory', name), name)
+    if (twins) writeFileSync(inside('twin-a'), 'twins')
+    execFileSync('find', [this.source, '-type', 'f', '-links', '+1', '-execdir', 'sh', '-c', 'cp -a "$1" .copy && mv .copy "$1"', 'sh', '{}', ';'])
+    if (twins) linkSync(inside('twin-a'), inside('twin-b'))
     mkdirSync(this.blobs)
     const { status, stderr } = spawnSync(path.join(ROOT, 'bin/nydus-image'), ['create', '-l', 'warn', '-B', this.bootstrap, '-D', this.blobs, this.source], { encoding: 'utf8' })
     if (status !== 0) throw new Error(stderr)
@@ -43,9 +47,10 @@ export class WritableScratch extends Scratch {
   readonly work = path.join(this.path, 'work')
   readonly #blobs: string
 
-  constructor({ blobs }: WritableImage) {
+  /** Without an image the blobs are in its directory `blobs`. */
+  constructor(image?: WritableImage) {
     super()
-    this.#blobs = blobs
+    this.#blobs = image?.blobs ?? path.join(this.path, 'blobs')
     for (const directory of [this.upper, this.work]) mkdirSync(directory)
   }
 
@@ -58,8 +63,8 @@ export class WritableScratch extends Scratch {
   }
 }
 
-/** The kernel's overlayfs, as it is without options. */
+/** The kernel's overlayfs, as it is without options of its own. */
 export function mountOverlay({ lower, upper, work, mountpoint }: { readonly lower: string; readonly upper: string; readonly work: string; readonly mountpoint: string }): Disposable {
-  execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', `lowerdir=${lower},upperdir=${upper},workdir=${work}`, mountpoint])
+  execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', `nodev,nosuid,lowerdir=${lower},upperdir=${upper},workdir=${work}`, mountpoint])
   return { [Symbol.dispose]: () => void execFileSync('umount', ['-l', mountpoint]) }
 }

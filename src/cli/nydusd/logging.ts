@@ -15,6 +15,7 @@ const LEVEL_OF: { readonly [N in keyof Events]?: LogLevel } = {
   'serve:daemon:state': 'info',
   'serve:mount:done': 'info',
   'serve:request:error': 'error',
+  'serve:request:repeated': 'info',
   'serve:transport:chosen': 'info',
   'serve:warning:raised': 'warn',
   'storage:backend:read': 'debug',

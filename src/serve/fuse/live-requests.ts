@@ -101,6 +101,7 @@ class LiveRequest implements Operation {
     const { journal } = this.#server
     if (journal && (this.#highUnique & RESENT) !== 0) {
       const known = journal.find(this.#lowUnique, this.#highUnique & ~RESENT)
+      if (known) publish('serve:request:repeated', { opcode: this.#opcode, done: known.reply !== undefined })
       if (known?.reply) return this.#again(known.reply)
       this.begun = known?.note
     }

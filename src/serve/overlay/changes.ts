@@ -227,10 +227,7 @@ export class OverlayChanges {
     const node = from.parent.children?.get(from.name)
     const target = to.parent.children?.get(to.name)
     if ((flags & RENAME.EXCHANGE) !== 0) {
-      if (node) tree.removeName(node, from)
-      if (target) tree.removeName(target, to)
-      if (node) tree.addName(node, to)
-      if (target) tree.addName(target, from)
+      if (node && target && !tree.isAt(target, to)) tree.exchange(node, from, target, to)
       return 0
     }
     if (node && node !== target) {

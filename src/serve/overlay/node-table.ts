@@ -56,15 +56,19 @@ export class NodeTable {
 
   /** To be called whenever something of the node has changed that a successor must know. */
   save(node: OverlayNode): void {
-    if (node === this.root) return
-    this.#append(node.id, JSON.stringify(savedOf(node)))
+    if (node !== this.root) this.#append([node.id, JSON.stringify(savedOf(node))])
+  }
+
+  /** The same of two whose changes are one. */
+  saveBoth(first: OverlayNode, second: OverlayNode): void {
+    this.#append([first.id, JSON.stringify(savedOf(first))], [second.id, JSON.stringify(savedOf(second))])
   }
 
   /** The kernel knows it no more. */
   drop(node: OverlayNode): void {
     for (const { parent, name } of namesOf(node)) if (parent.children?.get(name) === node) parent.children.delete(name)
     this.#nodes.delete(node.id)
-    this.#append(node.id, JSON.stringify({ id: node.id, type: FORGOTTEN }))
+    this.#append([node.id, JSON.stringify({ id: node.id, type: FORGOTTEN })])
     this.#live -= this.#lengths.get(node.id) ?? 0
     this.#lengths.delete(node.id)
   }
@@ -73,12 +77,14 @@ export class NodeTable {
     closeSync(this.#fd)
   }
 
-  #append(id: number, line: string): void {
-    const bytes = Buffer.from(`${line}\n`)
-    writeSync(this.#fd, bytes)
-    this.#size += bytes.length
-    this.#live += bytes.length - (this.#lengths.get(id) ?? 0)
-    this.#lengths.set(id, bytes.length)
+  #append(...lines: readonly (readonly [id: number, line: string])[]): void {
+    writeSync(this.#fd, lines.map(([, line]) => `${line}\n`).join(''))
+    for (const [id, line] of lines) {
+      const length = Buffer.byteLength(line) + 1
+      this.#size += length
+      this.#live += length - (this.#lengths.get(id) ?? 0)
+      this.#lengths.set(id, length)
+    }
     if (this.#size > MIN_COMPACTION && this.#size > 4 * this.#live) this.#compact()
   }
 

@@ -19,6 +19,7 @@ import type { OverlayTree } from './tree.ts'
 
 /** SPEC: utimensat(2). */
 const UTIME = { now: 2 ** 30 - 1, omit: 2 ** 30 - 2 } as const
+const O_ACCMODE = 3
 const SEEK_DATA = 3
 const XATTR_CREATE = 1
 const O_CREAT_EXCL = 0o100 | 0o200
@@ -197,10 +198,15 @@ export class OverlayFileSystem implements LiveFileSystem {
 
   // --- data ----------------------------------------------------------------------------------------------------------------------------
 
-  open(id: number, _flags: number, out: NodeAnswer): Answer {
-    this.#tree.node(id).opens++
+  // COMPAT: overlayfs copies up what is opened for writing; here only what shows it, a file with several names, of which it becomes another one.
+  open(id: number, flags: number, out: NodeAnswer): Answer {
+    const node = this.#tree.node(id)
     out.openFlags = FOPEN.KEEP_CACHE
-    return 0
+    const breaksLink = (flags & O_ACCMODE) !== O_RDONLY && !node.hasUpper && !node.gone && this.#tree.inode(node).nlink > 1
+    return after(breaksLink ? this.#tree.raise(node) : 0, () => {
+      node.opens++
+      return 0
+    })
   }
 
   release(id: number): Answer {

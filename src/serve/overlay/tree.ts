@@ -107,10 +107,32 @@ export class OverlayTree {
 
   /** One more name of a file. */
   addName(node: OverlayNode, place: Place): void {
+    this.#name(node, place)
+    this.table.save(node)
+  }
+
+  /** Two files have each other's names, at once also for who comes after this server. */
+  exchange(first: OverlayNode, from: Place, second: OverlayNode, to: Place): void {
+    this.removeName(first, from)
+    this.removeName(second, to)
+    this.#name(first, to)
+    this.#name(second, from)
+    this.table.saveBoth(first, second)
+  }
+
+  /** Whether `place` in the upper directory is the file that `node` stands for. @throws NATIVE_SYSCALL */
+  isAt(node: OverlayNode, { parent, name }: Place): boolean {
+    const { upper } = this
+    if (!upper.find(upper.path(parent), name)) return false
+    const { low, high } = upper.shownIno
+    const origin = node.isDirectory ? undefined : upper.origin(upper.path(parent), name)
+    return origin === undefined ? node.inoLow === low && node.inoHigh === high : node.inoLow === origin && node.inoHigh === 0
+  }
+
+  #name(node: OverlayNode, place: Place): void {
     if (node.place) node.others.push(place)
     else node.place = place
     place.parent.children?.set(place.name, node)
-    this.table.save(node)
   }
 
   /** `node` has that name no more. */
