@@ -114,6 +114,7 @@ void scan_register(napi_env env, napi_value exports);
 void stream_register(napi_env env, napi_value exports);
 void deflate_register(napi_env env, napi_value exports);
 void mmap_register(napi_env env, napi_value exports);
+void memory_register(napi_env env, napi_value exports);
 void file_register(napi_env env, napi_value exports);
 void beneath_register(napi_env env, napi_value exports);
 void beneath_file_register(napi_env env, napi_value exports);

@@ -14,6 +14,7 @@ NAPI_MODULE_INIT() {
   stream_register(env, exports);
   deflate_register(env, exports);
   mmap_register(env, exports);
+  memory_register(env, exports);
   file_register(env, exports);
   beneath_register(env, exports);
   beneath_file_register(env, exports);

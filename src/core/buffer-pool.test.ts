@@ -33,6 +33,6 @@ describe('BufferPool', () => {
     for (const buffer of given) pool.give(buffer)
     const kept = Array.from({ length: 8 }, () => pool.take(1)).filter((buffer) => given.includes(buffer))
     expect(kept.length).toBeLessThanOrEqual(4)
-    expect(kept.reduce((sum, { length }) => sum + length, 0)).toBeLessThanOrEqual(12 * MiB)
+    expect(kept.reduce((sum, { length }) => sum + length, 0)).toBeLessThanOrEqual(8 * MiB)
   })
 })

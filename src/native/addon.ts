@@ -91,6 +91,10 @@ export interface NativeAddon {
   atomicOr(mapping: Uint32Array, index: number, bits: number): number
   atomicCompareExchange(mapping: Uint32Array, index: number, expected: number, replacement: number): number
 
+  // --- memory.c ---------------------------------------------------------------------------------------------------------------
+  /** mallopt(3) for the whole process: heaps of malloc at most, and bytes from which a buffer is a mapping of its own. 0, or a negative errno. */
+  leanMalloc(arenas: number, mapped: number): number
+
   // --- file.c: what Node lacks. Paths are bytes without a NUL. -----------------------------------------------------------------
   /** Attribute names as the kernel lists them (NUL-terminated, back to back), or a negative errno. Never follows a link. */
   listXattr(path: Uint8Array): Uint8Array | number

@@ -16,6 +16,7 @@ import { COMPRESSOR, DIGEST_SIZE } from '../native/codecs.ts'
 import { native } from '../native/load.ts'
 import type { BlobReader } from './backend/backend.ts'
 import type { CacheNames } from './cache/layout.ts'
+import { syncInTurn } from './cache/io.ts'
 import { errnoOf } from './errno.ts'
 import { sharedBytes } from './shared-bytes.ts'
 
@@ -169,7 +170,7 @@ async function writeWhole(file: string, parts: readonly Uint8Array[]): Promise<v
     const handle = await open(unfinished, 'wx', 0o644)
     try {
       await handle.writev(parts)
-      await handle.datasync()
+      await syncInTurn(handle.fd)
     } finally {
       await handle.close()
     }

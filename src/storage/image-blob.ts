@@ -60,7 +60,10 @@ export interface ObtainOptions {
 
 /** LIMIT: distance of reads in a blob that belong to one another, and bytes around a miss (compressed). See fetch/window.ts. */
 const NEAR = 2.5 * MiB
-const LONGEST_WINDOW = MiB
+/** A large blob is worth a larger window: of a small one it would be everything. */
+const LONGEST_WINDOW = { least: MiB, most: 2 * MiB, share: 1 / 32 }
+/** LIMIT: of the bytes that a miss is to be extended by, what is fetched on each side of one that nothing is known about. */
+const BASE_SHARE = 3 / 8
 /** LIMIT: decompressed bytes on each side of a miss: zeros compress to nothing. */
 const MAX_WINDOW_SIZE = 16 * MiB
 /** LIMIT: bytes of one request. A larger one would make whoever comes next wait behind it. */
@@ -269,8 +272,10 @@ export class ImageBlob {
     const layout = this.#layout!
     const { amplifyBytes, hedge: { link, isLocal } } = this.#options
     if (isLocal || amplifyBytes === 0) return amplified(layout, core, { limit: amplifyBytes, accept })
-    const base = Math.min(LONGEST_WINDOW, Math.max(amplifyBytes / 2, link.roundTripBytes / 8))
-    const grown = within(layout, core, { span: windowOf(spanOf(layout, core), this.#footprint, { base, near: NEAR, longest: LONGEST_WINDOW }), maxSize: MAX_WINDOW_SIZE, accept })
+    const longest = Math.min(LONGEST_WINDOW.most, Math.max(LONGEST_WINDOW.least, this.record.dataSize * LONGEST_WINDOW.share))
+    // the longer a round trip, the more is worth having unasked
+    const base = Math.min(longest, amplifyBytes / 2, Math.max(amplifyBytes * BASE_SHARE, link.roundTripBytes / 16))
+    const grown = within(layout, core, { span: windowOf(spanOf(layout, core), this.#footprint, { base, near: NEAR, longest }), maxSize: MAX_WINDOW_SIZE, accept })
     this.#footprint.add(spanOf(layout, grown))
     return grown
   }

@@ -19,6 +19,9 @@ const STOP_TIMEOUT_MS = 2_000
 /** LIMIT: a worker that could not be started may be asked for again after this long. */
 const START_AGAIN_MS = 5_000
 
+/** LIMIT: after a worker has come, the next one is asked for this much later at the earliest: each costs 100 ms of CPU time and 8 MiB, and a program's start is over soon. */
+const GROW_PAUSE_MS = 1_500
+
 /** What a session's owner hears. */
 export interface PoolListener {
   miss(session: number, miss: Miss, at: number): void
@@ -184,7 +187,7 @@ export class WorkerPool {
     switch (message.kind) {
       case 'ready':
         member.isReady = true
-        if (member.thread > 0) helpCame(this.#leadership)
+        if (member.thread > 0) setTimeout(() => helpCame(this.#leadership), GROW_PAUSE_MS).unref()
         break
       case 'wanted': this.#startHelper(); break
       case 'miss': this.#listeners.get(message.session)?.miss(message.session, message.miss, message.at); break

@@ -8,6 +8,23 @@ const writeLater = promisify(write)
 const readLater = promisify(read)
 const syncLater = promisify(fdatasync)
 
+/** LIMIT: threads of Node's pool (four) that may wait for a disk at a time: chunks are decoded on the others, and readers wait for those. */
+const MAX_SYNCS = 2
+let syncs = 0
+const waiting: (() => void)[] = []
+
+/** fdatasync(2), in turn. */
+export async function syncInTurn(fd: number): Promise<void> {
+  while (syncs >= MAX_SYNCS) await new Promise<void>((resolve) => waiting.push(resolve))
+  syncs++
+  try {
+    await syncLater(fd)
+  } finally {
+    syncs--
+    waiting.shift()?.()
+  }
+}
+
 export interface CacheIo {
   /** All of `bytes` into the cache file. */
   write(fd: number, bytes: Uint8Array, position: number): Promise<void>
@@ -24,7 +41,7 @@ export const fileIo: CacheIo = {
   async write(fd, bytes, position) {
     for (let done = 0; done < bytes.length;) done += (await writeLater(fd, bytes, done, bytes.length - done, position + done)).bytesWritten
   },
-  sync: (fd) => syncLater(fd),
+  sync: syncInTurn,
   writeMap(fd, bytes, position) {
     for (let done = 0; done < bytes.length;) done += writeSync(fd, bytes, done, bytes.length - done, position + done)
   },
