@@ -20,7 +20,7 @@ const STOP_TIMEOUT_MS = 2_000
 const START_AGAIN_MS = 5_000
 
 /** LIMIT: after a worker has come, the next one is asked for this much later at the earliest: each costs 100 ms of CPU time and 8 MiB, and a program's start is over soon. */
-const GROW_PAUSE_MS = 1_500
+const GROW_PAUSE_MS = 1_000
 
 /** What a session's owner hears. */
 export interface PoolListener {
