@@ -61,11 +61,11 @@ export async function runNydusd(args: readonly string[], { timeoutMs = START_MS 
   return { ...await endOf(child), stdout }
 }
 
-/** Starts nydusd on `scratch.mountpoint` (or what `where` says instead, another transport's words) and waits until its API answers RUNNING (or another `state`). Throws with its output when it ends before. */
-export async function startNydusd(scratch: Scratch, args: readonly string[], { env = {}, socket = scratch.socket, state = 'RUNNING', program = PROGRAM, where = ['--mountpoint', scratch.mountpoint] }: {
-  readonly env?: NodeJS.ProcessEnv; readonly socket?: string; readonly state?: string; readonly program?: string; readonly where?: readonly string[]
+/** Starts nydusd on `scratch.mountpoint` (or what `where` says instead, another transport's words, or `argv` of all of them) and waits until its API answers RUNNING (or another `state`). Throws with its output when it ends before. */
+export async function startNydusd(scratch: Scratch, args: readonly string[], { env = {}, socket = scratch.socket, state = 'RUNNING', program = PROGRAM, where = ['--mountpoint', scratch.mountpoint], argv = [...where, '--apisock', socket, ...args] }: {
+  readonly env?: NodeJS.ProcessEnv; readonly socket?: string; readonly state?: string; readonly program?: string; readonly where?: readonly string[]; readonly argv?: readonly string[]
 } = {}): Promise<RunningDaemon> {
-  const child = spawn(program, [...where, '--apisock', socket, ...args], {
+  const child = spawn(program, argv, {
     stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...env },
   })
   const ended = endOf(child)
