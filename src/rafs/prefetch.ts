@@ -144,14 +144,14 @@ class Prefetch {
       try {
         await this.#image.prefetch(batch.blobIndex, batch.places, { signal: this.#signal, isListed: batch.isListed })
         state.failures = 0
+        cacheMetrics.prefetchDataAmount += batch.bytes
+        cacheMetrics.prefetchUnmergedChunks += batch.places.length
       } catch (error) {
         this.#signal.throwIfAborted()
         if (!isCoded(error)) throw error
         state.failures++ // the backend said so itself, as an event
       }
       cacheMetrics.prefetchRequestsCount++
-      cacheMetrics.prefetchDataAmount += batch.bytes
-      cacheMetrics.prefetchUnmergedChunks += batch.places.length
       cacheMetrics.prefetchCumulativeMs += performance.now() - begin
     }
   }

@@ -1,12 +1,15 @@
 // The numbers of the API after a known workload: what the test's own server sent, what the test itself read.
 
 import { execFile } from 'node:child_process'
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
 import { expectOfCase, VECTORS } from '../support/expect.ts'
-import { type RunningDaemon, Scratch, startNydusd } from '../support/nydusd.ts'
+import { KiB, MiB } from '../../src/core/units.ts'
+import { FILE_SIZE, faultImage } from '../support/fault-case.ts'
+import { startFaultServer } from '../support/fault-server.ts'
+import { eventually, type RunningDaemon, Scratch, startNydusd } from '../support/nydusd.ts'
 import { serveBlobs } from '../support/serve-blobs.ts'
 
 const CASE = 'v6-rich-chunk64k'
@@ -96,6 +99,35 @@ describe('metrics after a known workload', () => {
     for (const [url, word] of [['', 'GlobalMetrics'], ['/files', 'FsFilesMetrics'], ['/pattern', 'Pattern'], ['/backend', 'BackendMetrics'], ['/blobcache', 'BlobcacheMetrics']]) {
       expect(await daemon.ask('GET', `/api/v1/metrics${url}?id=%2Fnone`)).toMatchObject({ status: 404, body: { code: 'UNDEFINED', message: expect.stringContaining(`${word}(Metrics(Stats(NoCounter)))`) } })
     }
+  })
+
+  it('of a prefetch and of a backend that fails are what the server saw', async () => {
+    using scratch = new Scratch()
+    const image = await faultImage()
+    await using server = await startFaultServer(image)
+    await using daemon = await startNydusd(scratch, [])
+    const source = path.join(scratch.path, 'boot')
+    writeFileSync(source, image.bootstrap)
+    const config = JSON.stringify({
+      version: 2, id: '/app', backend: { type: 'registry', registry: { scheme: 'http', host: server.host, repo: 'a/b' } }, cache: { type: 'blobcache', filecache: { work_dir: scratch.cache } },
+      rafs: { prefetch: { enable: true, threads: 2, prefetch_all: true } },
+    })
+    server.fault = ({ response }) => {
+      if (server.hit.prefetch + server.hit.demand >= 5) server.fault = undefined
+      response.writeHead(503).end()
+    }
+    expect((await daemon.ask('POST', '/api/v1/mount?mountpoint=/app', JSON.stringify({ fs_type: 'rafs', source, config }))).status).toBe(204)
+    await eventually(async () => (await get(daemon, '/api/v1/metrics/blobcache?id=/app'))['data_all_ready'] === true, 'everything is there', 60_000)
+    const content = FILE_SIZE * 20 + 8 * MiB
+    const chunks = Math.ceil(FILE_SIZE / (64 * KiB)) * 20 + 128
+    expect(await get(daemon, '/api/v1/metrics/blobcache?id=/app')).toMatchObject({
+      prefetch_data_amount: content, prefetch_unmerged_chunks: chunks, entries_count: chunks, prefetch_workers: 0, total: 0, whole_hits: 0, partial_hits: 0, buffered_backend_size: 0,
+    })
+    const { demand, prefetch, other } = server.requests
+    const hit = server.hit.demand + server.hit.prefetch
+    const backend = await get(daemon, '/api/v1/metrics/backend?id=/app')
+    expect(backend).toMatchObject({ read_count: demand + prefetch + other, read_errors: hit })
+    expect(backend['read_amount_total']).toBe(server.sentBytes)
   })
 
   it('count nothing by file where nobody asked for it, and keep errors for the one who asks later, without secrets', async () => {

@@ -6,14 +6,10 @@ import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { clock, Readers } from '../support/readers.ts'
 import { eventually, pause, Scratch, startNydusd } from '../support/nydusd.ts'
-import { quantile, type StormResult, storm, stormImage, Supervised } from '../support/storm.ts'
+import { GAPS, report, storm, stormImage, Supervised } from '../support/storm.ts'
 
 const ROUNDS = Number(process.env['STORM_ROUNDS'] ?? 10)
 const TIMEOUT = 60_000 + ROUNDS * 10_000
-
-function report(name: string, { operations, gaps, inflightKills }: StormResult): void {
-  console.log(`${name}: ${gaps.length} rounds, ${operations} operations, gap p50 ${quantile(gaps, 0.5).toFixed(0)} ms, max ${Math.max(...gaps).toFixed(0)} ms, in flight at ${inflightKills}`)
-}
 
 describe('failover with a supervisor', () => {
   it.each([['from the cache', true], ['from the backend', false]] as const)('a daemon killed at any moment is continued without an error or a wrong byte, serving %s', async (what, cached) => {
@@ -21,7 +17,7 @@ describe('failover with a supervisor', () => {
     const image = stormImage(scratch, { cached })
     await using supervised = await Supervised.start(scratch, image.args)
     const result = await storm(scratch, image, { rounds: ROUNDS, round: async ({ number, freeze }) => await supervised.failover(number % 2 === 0 ? freeze : undefined) })
-    report(`failover ${what}`, result)
+    report(`failover ${what}`, result, GAPS.kill)
     expect(result.wrong).toEqual([])
     expect(result.inflightKills).toBeGreaterThanOrEqual(Math.floor(ROUNDS / 2))
     expect(result.operations).toBeGreaterThan(ROUNDS * 8)
@@ -85,7 +81,7 @@ describe('hot upgrade', () => {
     const image = stormImage(scratch, { cached: true })
     await using supervised = await Supervised.start(scratch, image.args)
     const result = await storm(scratch, image, { rounds: ROUNDS, round: async () => await supervised.upgrade() })
-    report('upgrade', result)
+    report('upgrade', result, GAPS.upgrade)
     expect(result.wrong).toEqual([])
     expect(Math.max(...result.gaps)).toBeLessThan(10_000)
   }, TIMEOUT)

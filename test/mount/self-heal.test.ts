@@ -9,15 +9,11 @@ import { describe, expect, it } from 'vitest'
 import { VECTORS } from '../support/expect.ts'
 import { eventually, pause, runNydusd, Scratch, startNydusd } from '../support/nydusd.ts'
 import { isRunning, killServer, serverOf } from '../support/self-heal.ts'
-import { quantile, type StormResult, storm, stormImage, Supervised } from '../support/storm.ts'
+import { GAPS, report, storm, stormImage, Supervised } from '../support/storm.ts'
 
 const ROUNDS = Number(process.env['STORM_ROUNDS'] ?? 10)
 const BOOT = path.join(VECTORS, 'v6-small-zstd/image.boot')
 const image = (scratch: Scratch): string[] => ['--self-heal', '--bootstrap', BOOT, '--config', scratch.config()]
-
-function report(name: string, { operations, gaps, inflightKills }: StormResult): void {
-  console.log(`${name}: ${gaps.length} rounds, ${operations} operations, gap p50 ${quantile(gaps, 0.5).toFixed(0)} ms, max ${Math.max(...gaps).toFixed(0)} ms, in flight at ${inflightKills}`)
-}
 
 describe('nydusd --self-heal', () => {
   it.each([['from the cache', true], ['from the backend', false]] as const)('goes on without an error or a wrong byte when its server is killed at any moment, serving %s', async (what, cached) => {
@@ -25,7 +21,7 @@ describe('nydusd --self-heal', () => {
     const { source, args } = stormImage(scratch, { cached })
     await using daemon = await startNydusd(scratch, ['--self-heal', ...args])
     const result = await storm(scratch, { source, args }, { rounds: ROUNDS, round: async ({ number, freeze }) => await killServer(daemon, number % 2 === 0 ? freeze : undefined) })
-    report(`self-heal ${what}`, result)
+    report(`self-heal ${what}`, result, GAPS.kill)
     expect(result.wrong).toEqual([])
     expect(result.inflightKills).toBeGreaterThanOrEqual(Math.floor(ROUNDS / 2))
     expect(result.operations).toBeGreaterThan(ROUNDS * 8)
@@ -138,7 +134,7 @@ describe('nydusd --self-heal', () => {
       if (number % 3 === 0) return await supervised.failover()
       return number % 3 === 1 ? await killServer(supervised.daemon) : await supervised.upgrade()
     } })
-    report('self-heal and a supervisor', result)
+    report('self-heal and a supervisor', result, GAPS.kill)
     expect(result.wrong).toEqual([])
   })
 })

@@ -19,7 +19,8 @@ export interface FaultImage {
 }
 export type Digests = Readonly<Record<string, string>>
 
-const FILE_SIZE = 192 * KiB + 77
+/** Of all files but the one of 8 MiB. */
+export const FILE_SIZE = 192 * KiB + 77
 
 /** `seed` makes another one. */
 export async function faultImage(seed = ''): Promise<FaultImage> {

@@ -27,6 +27,8 @@ export interface FaultServer extends AsyncDisposable {
   readonly hit: { demand: number; prefetch: number }
   readonly requests: { demand: number; prefetch: number; other: number }
   readonly authorizations: Set<string | undefined>
+  /** Bytes of ranges that were answered as they should be. */
+  readonly sentBytes: number
   /** Off and on again, at the same address. */
   stop(): Promise<void>
   start(): Promise<void>
@@ -52,7 +54,7 @@ export async function startFaultServer({ blobId, blob, laneOf }: FaultServerOpti
   let port = 0
   const path = `/v2/a/b/blobs/sha256:${blobId}`
   const state: FaultServer = {
-    host: '', fault: undefined, gate: undefined, hit: { demand: 0, prefetch: 0 }, requests: { demand: 0, prefetch: 0, other: 0 }, authorizations: new Set(),
+    host: '', fault: undefined, gate: undefined, hit: { demand: 0, prefetch: 0 }, requests: { demand: 0, prefetch: 0, other: 0 }, authorizations: new Set(), sentBytes: 0,
     async start() {
       server = createServer(serve)
       await new Promise<void>((resolve) => { server!.listen(port, '127.0.0.1', resolve) })
@@ -78,7 +80,10 @@ export async function startFaultServer({ blobId, blob, laneOf }: FaultServerOpti
     const bytes = blob.subarray(offset, end + 1)
     const lane = laneOf(range)
     state.requests[lane]++
-    const right = (other = bytes): void => void response.writeHead(206, { 'content-range': `bytes ${offset}-${end}/${blob.length}`, 'content-length': other.length }).end(other)
+    const right = (other = bytes): void => {
+      Object.assign(state, { sentBytes: state.sentBytes + other.length })
+      response.writeHead(206, { 'content-range': `bytes ${offset}-${end}/${blob.length}`, 'content-length': other.length }).end(other)
+    }
     if (state.fault === undefined || lane === 'other') { right(); return }
     state.hit[lane]++
     state.fault({ request, response, bytes, offset, size: blob.length, right })

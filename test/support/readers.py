@@ -1,6 +1,6 @@
 # Readers under load: threads that read, list and stat a mounted tree for ever and compare everything with a copy of it. Page cache and directory cache
 # are dropped before each operation, so every one of them asks the daemon.
-#   readers.py MOUNT COPY THREADS STATE   STATE: a file of one byte a thread: 0 idle, 1 in a read, 2 in a listing, 3 in a lookup
+#   readers.py MOUNT COPY THREADS STATE   STATE: a file of one byte a thread: 0 idle, 1 in a read, 2 in a listing, 3 in a lookup; and one more a thread, which counts its operations
 # Prints "wrong ..." for every error and difference, "slow START END KIND" (monotonic nanoseconds) for every operation of 5 ms and more; "end OPERATIONS" when stdin ends.
 import mmap, os, random, sys, threading, time
 
@@ -12,9 +12,9 @@ for place, names, leaves in os.walk(copy):
     directories.append((relative, sorted(names + leaves)))
     files += [os.path.normpath(os.path.join(relative, leaf)) for leaf in leaves]
 with open(state_path, 'wb') as file:
-    file.write(bytes(count))
+    file.write(bytes(2 * count))
 state_file = open(state_path, 'r+b')
-state = mmap.mmap(state_file.fileno(), count)
+state = mmap.mmap(state_file.fileno(), 2 * count)
 lock, ending, operations = threading.Lock(), threading.Event(), [0] * count
 
 
@@ -42,6 +42,7 @@ class Timed:
         if end - self.start >= SLOW:
             say('slow %d %d %d' % (self.start, end, self.kind))
         operations[self.thread] += 1
+        state[count + self.thread] = operations[self.thread] & 255
 
 
 def read(thread, rng, held):

@@ -54,7 +54,18 @@ export class Readers implements AsyncDisposable {
 
   /** What each reader is doing at this moment; 0 for nothing. */
   states(): number[] {
-    return [...readFileSync(this.#state)]
+    return this.#bytes().states
+  }
+
+  /** Resolves when every reader has finished what it is doing at this moment. */
+  async caughtUp(): Promise<void> {
+    const before = this.#bytes().counts
+    await eventually(() => this.#bytes().counts.every((count, i) => count !== before[i]), 'every reader goes on', 30_000)
+  }
+
+  #bytes(): { states: number[]; counts: number[] } {
+    const all = [...readFileSync(this.#state)]
+    return { states: all.slice(0, all.length / 2), counts: all.slice(all.length / 2) }
   }
 
   /** How many readers are inside a read, and inside a listing, at this moment. */

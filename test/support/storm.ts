@@ -42,7 +42,7 @@ export function stormImage(scratch: Scratch, { cached }: { readonly cached: bool
 export interface StormResult {
   readonly wrong: readonly string[]
   readonly operations: number
-  /** For each kill: from it to the end of the last operation that it interrupted. */
+  /** For each kill that had no other one in its wake: from it to the end of the last operation that it interrupted. */
   readonly gaps: readonly number[]
   /** Kills while at least one read and one listing were under way. */
   readonly inflightKills: number
@@ -58,7 +58,7 @@ export interface StormOptions {
 /** Runs `rounds` rounds over the mount of `scratch`. Every second one may freeze the victim until requests are under way. */
 export async function storm(scratch: Scratch, image: StormImage, { rounds, threads = 8, round }: StormOptions): Promise<StormResult> {
   await using readers = await Readers.start({ mount: scratch.mountpoint, copy: image.source, threads, state: path.join(scratch.path, 'readers') })
-  const kills: number[] = []
+  const kills: { readonly at: number; readonly isAlone: boolean }[] = []
   let inflightKills = 0
   const freeze = async (pid: number): Promise<void> => {
     process.kill(pid, 'SIGSTOP') // so that what is under way stays so until the kill
@@ -72,17 +72,31 @@ export async function storm(scratch: Scratch, image: StormImage, { rounds, threa
   }
   for (let number = 0; number < rounds; number++) {
     await pause(30 + Math.random() * 120)
-    kills.push(await round({ number, freeze }))
-    await pause(50)
+    const at = await round({ number, freeze })
+    // every fourth kill comes while readers have not recovered from the one before
+    const isAlone = number % 4 !== 3
+    kills.push({ at, isAlone })
+    if (isAlone) await readers.caughtUp()
   }
+  await readers.caughtUp()
   await pause(200)
   await readers.stop()
-  const gaps = kills.map((at) => Math.max(0, ...readers.slow.filter(({ from, to }) => to > at && from < at + INTERRUPTED_MS).map(({ to }) => to - at)))
+  const gaps = kills.filter(({ isAlone }) => isAlone).map(({ at }) => Math.max(0, ...readers.slow.filter(({ from, to }) => to > at && from < at + INTERRUPTED_MS).map(({ to }) => to - at)))
   return { wrong: readers.wrong, operations: readers.operations, gaps, inflightKills }
 }
 
+/** What readers may see of a kill and of an upgrade on a machine that does nothing else, in ms. */
+export const GAPS = { kill: { p50: 500, max: 1500 }, upgrade: { p50: 100, max: 1500 } } as const
+
+/** Prints what a storm was like; with STORM_LIMITS (scripts/storm.sh) throws when its gaps are longer than they may be. */
+export function report(name: string, { operations, gaps, inflightKills }: StormResult, limits: { readonly p50: number; readonly max: number }): void {
+  const [p50, max] = [quantile(gaps, 0.5), Math.max(...gaps)]
+  console.log(`${name}: ${gaps.length} gaps, ${operations} operations, p50 ${p50.toFixed(0)} ms, max ${max.toFixed(0)} ms, in flight at ${inflightKills}`)
+  if (process.env['STORM_LIMITS'] && (p50 > limits.p50 || max > limits.max)) throw new Error(`${name}: a gap of ${p50.toFixed(0)} ms (p50) or ${max.toFixed(0)} ms (max) is too long`)
+}
+
 /** The value that a part `q` of the values does not exceed. */
-export function quantile(values: readonly number[], q: number): number {
+function quantile(values: readonly number[], q: number): number {
   return [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? 0
 }
 
