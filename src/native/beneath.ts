@@ -28,6 +28,21 @@ export class FileStatus {
     return this.view.getUint32(MODE, true)
   }
 
+  /** Bytes. */
+  get size(): number {
+    return this.view.getUint32(12, true) * 2 ** 32 + this.view.getUint32(8, true)
+  }
+
+  /** The inode's number, less what exceeds 2^53. */
+  get inode(): number {
+    return (this.view.getUint32(4, true) % 2 ** 21) * 2 ** 32 + this.view.getUint32(0, true)
+  }
+
+  /** When the inode was changed last, ms since the epoch. */
+  get changedMs(): number {
+    return (this.view.getInt32(44, true) * 2 ** 32 + this.view.getUint32(40, true)) * 1000 + Math.floor(this.view.getUint32(56, true) / 1e6)
+  }
+
   /** Names the file system that the file is on. */
   get device(): number {
     return this.view.getUint32(S.deviceMajor, true) * 2 ** 20 + this.view.getUint32(S.deviceMinor, true)

@@ -7,7 +7,7 @@
 //
 // SPEC: linux fs/fuse/dev.c: the requests of FUSE_NOTIFY_RESEND keep their unique, with bit 63 set; uniques are not used twice in a connection.
 
-import { closeSync, openSync, readSync, renameSync, writeSync } from 'node:fs'
+import { closeSync, ftruncateSync, openSync, readSync, renameSync, writeSync } from 'node:fs'
 import { bytes, magic, size64, struct, u32 } from '../core/struct.ts'
 
 /** LIMIT: a server that dies leaves as many operations at most as were under way, and slots are taken in turn: none is overwritten before its repetition. */
@@ -69,6 +69,13 @@ export class Journal {
   /** What the server before this one has left of the operation with this unique (without its bit 63). */
   find(uniqueLow: number, uniqueHigh: number): Left | undefined {
     return this.#left.get(keyOf(uniqueLow, uniqueHigh >>> 0))
+  }
+
+  /** Another client, which begins to count its requests anew: nothing that is known here is about it. */
+  forget(): void {
+    ftruncateSync(this.#fd, 0)
+    this.#left.clear()
+    this.#next = 0
   }
 
   close(): void {

@@ -5,12 +5,14 @@ import { chmodSync, existsSync, lstatSync, mkdirSync, readdirSync, readFileSync,
 import path from 'node:path'
 import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
-import { eventually, type RunningDaemon, runNydusd, Scratch, startNydusd } from '../support/nydusd.ts'
+import { eventually, pause, type RunningDaemon, runNydusd, Scratch, startNydusd } from '../support/nydusd.ts'
 import { requires } from '../support/requires.ts'
+import { killServer } from '../support/self-heal.ts'
 import { VECTORS } from '../support/expect.ts'
 
 const OPERATIONS = path.resolve(import.meta.dirname, '../support/operations.py')
 const run = promisify(execFile)
+const KILLS = Number(process.env['STORM_ROUNDS'] ?? 4)
 
 /** A scratch with `shared` in it, served read-write on `mnt`. */
 async function shared(scratch: Scratch, args: readonly string[] = ['--writable']): Promise<{ readonly daemon: RunningDaemon; readonly host: string; readonly mount: string }> {
@@ -42,6 +44,29 @@ describe.runIf(requires.root)('a shared directory', () => {
       for (const [name, count] of Object.entries(succeeded)) reached.set(name, (reached.get(name) ?? 0) + count)
     }
     expect(reached.size).toBeGreaterThanOrEqual(33)
+  })
+
+  it('goes on, without doing anything twice, when its server is killed in the middle of it', async () => {
+    using scratch = new Scratch()
+    const { daemon, host, mount } = await shared(scratch, ['--writable', '--self-heal', '--run-dir', path.join(scratch.path, 'run')])
+    await using _daemon = daemon
+    const plain = path.join(scratch.path, 'plain')
+    for (const directory of [path.join(host, 'killed'), plain]) mkdirSync(directory)
+    const working = run('python3', [OPERATIONS, path.join(mount, 'killed'), plain, process.env['PROPERTY_SEED'] ?? String(Date.now() % 1e6), String(KILLS * 400)], { env: { ...process.env, OPERATIONS_HELD: 'apart' } })
+    let isDone = false
+    const result = working.then(({ stdout }) => stdout, (error: { stdout: string }) => error.stdout).finally(() => { isDone = true })
+    let kills = 0
+    for (; !isDone && kills < KILLS; kills++) {
+      await pause(50 + Math.random() * 200)
+      await killServer(daemon)
+    }
+    expect(JSON.parse(await result)).toMatchObject({ files: expect.any(Number) })
+    expect(kills).toBe(KILLS)
+    const records = (): string[] => readdirSync(path.join(scratch.path, 'run')).filter((name) => name.startsWith('shared-'))
+    expect(records().length).toBe(2)
+    daemon.child.kill('SIGTERM')
+    await daemon.ended
+    expect(records()).toEqual([])
   })
 
   it('makes files in the name of who asks, with his umask or what the directory says instead', async () => {

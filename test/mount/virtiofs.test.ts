@@ -129,16 +129,21 @@ umount /new; cd /; umount /run/kata; echo ask; read answer; [ "$answer" = again 
     const storm = stormImage(scratch, { cached: false })
     const [, bootstrap, , config] = storm.args
     const tree = expectOfCase('v6-rich-zstd')!.filter(({ type, path: name }) => type === 'reg' && /^[\x21-\x7e]+$/.test(name))
-    await using daemon = await startNydusd(scratch, ['--self-heal'], { where: where(scratch) })
+    await using daemon = await startNydusd(scratch, ['--self-heal', '--run-dir', path.join(scratch.path, 'run')], { where: where(scratch) })
+    const shared = path.join(scratch.path, 'shared')
+    mkdirSync(shared)
+    expect(await daemon.ask('POST', '/api/v1/mount?mountpoint=/containers', JSON.stringify({ fs_type: 'passthrough_fs', source: shared, config: '' }))).toMatchObject({ status: 204 })
     using second = new Scratch() // another share of the same machine, whose daemon has a supervisor
     await using supervised = await Supervised.start(second, storm.args, { where: where(second) })
     await using guest = bootGuest(`
-mount -t virtiofs -o ro kata /mnt; mkdir /other; mount -t virtiofs -o ro other /other; echo; echo mounted
+mount -t virtiofs kata /mnt; mkdir /other; mount -t virtiofs -o ro other /other; echo; echo mounted; cd /mnt/containers; exec 3>>log
 read go; cd /mnt/rafs/1/lowerdir && find . -type f | sort | while read -r f; do echo "SUM $(sha256sum "$f")"; done
 cd /; echo; echo summed; read go
 for pass in ${PASSES.join(' ')}; do
   echo 3 > /proc/sys/vm/drop_caches
-  cd /mnt/rafs/2/lowerdir && find . -type f | sort | while read -r f; do echo "SUM $(sha256sum "$f").$pass"; (cd /other; echo "SUM $(sha256sum "$f").$pass.other"); done
+  cd /mnt/rafs/2/lowerdir && find . -type f | sort | while read -r f; do echo "SUM $(sha256sum "$f").$pass"; (cd /other; echo "SUM $(sha256sum "$f").$pass.other")
+    case $f in *[05]) ;; *) continue ;; esac
+    w=/mnt/containers; n=$pass-\${f##*/}; mkdir $w/$n && mv $w/$n $w/moved-$n && echo $n >&3 && ln $w/log $w/link-$n && rm $w/link-$n || echo "FAILED $n"; done
 done
 cd /; echo; echo stormed; read go; ls /mnt/rafs 2>&1 | head -1; echo; echo looked`, { shares: { kata: share(scratch), other: share(second) }, queues: 2 })
     await guest.appeared('\nmounted')
@@ -169,6 +174,10 @@ cd /; echo; echo stormed; read go; ls /mnt/rafs 2>&1 | head -1; echo; echo looke
       PASSES.flatMap((pass) => [`${pass}`, `${pass}.other`]).map((end) => [`${name}.${end}`, createHash('sha256').update(readFileSync(path.join(storm.source, name))).digest('hex')] as const)))
     console.log(`a real machine: ${kills} servers killed, ${kills} daemons replaced under a supervisor while it read ${wanted.size} files`)
     expect(read).toEqual(wanted)
+    expect(guest.console()).not.toMatch(/FAILED/)
+    const done = [...wanted.keys()].filter((name) => /[05]\.\d+$/.test(name)).map((name) => name.replace(/^.*?([^/]*)\.(\d+)$/, '$2-$1')).sort() // each once, and in whole
+    expect(readFileSync(path.join(shared, 'log'), 'utf8').trim().split('\n').sort()).toEqual(done)
+    expect(readdirSync(shared).filter((name) => name !== 'log').sort()).toEqual(done.map((name) => `moved-${name}`))
     expect(kills).toBeGreaterThan(1)
     for (const number of [1, 2]) expect(await daemon.ask('DELETE', `/api/v1/mount?mountpoint=/rafs/${number}/lowerdir`)).toMatchObject({ status: 204 })
     guest.type('\n')

@@ -231,6 +231,16 @@ export const CONTROLS: readonly Control[] = [
     code: 'const known = journal.find(this.#lowUnique, this.#highUnique & ~RESENT)', replacement: 'const known = undefined as ReturnType<typeof journal.find>',
     test: 'test/mount/repeated-requests.test.ts', fails: 'a request that is repeated after its server died has the answer of the first, and was done once', project: 'system',
   },
+  {
+    name: 'done-before', safeguard: 'what a killed server has done in a shared directory is not refused when its repetition is asked for', file: 'src/serve/passthrough/passthrough-file-system.ts',
+    code: 'return result === hint && begun !== undefined ? 0 : result', replacement: 'return void [hint, begun], result',
+    test: 'src/serve/passthrough/passthrough-file-system.test.ts', fails: 'PassthroughFileSystem takes what a server before it has done for done, when it is asked again, and only then',
+  },
+  {
+    name: 'append-once', safeguard: 'what a killed server has appended is not appended again', file: 'src/serve/passthrough/repeated.ts',
+    code: 'if (begun === undefined) return false', replacement: 'if (Number(begun) >= -1) return false; if (begun === undefined) return false',
+    test: 'src/serve/passthrough/passthrough-file-system.test.ts', fails: 'PassthroughFileSystem knows again, from its record, what its client knew and had open',
+  },
 ]
 
 /** Takes the safeguard of control `name` out of its file. Throws when there is none, or its code does not stand there once. */

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """operations.py A B SEED COUNT [NAME ...]: the same random operations in two trees, one after the other. Each result must be equal (errors by their
-number), and so must both trees be at the end. Prints how often each operation succeeded, as JSON; a difference is printed and ends the run with status 1."""
+number), and so must both trees be at the end. With OPERATIONS_HELD=apart no file is unlinked that is open. Prints how often each operation succeeded, as JSON; a difference is printed and ends the run with status 1."""
 import ctypes, errno, json, mmap, os, random, stat, sys
 
 A, B, SEED, COUNT = os.fsencode(sys.argv[1]), os.fsencode(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
@@ -9,6 +9,7 @@ rng = random.Random(SEED)
 libc = ctypes.CDLL(None, use_errno=True)
 NAMES = [b'a', b'b', b'c', b'd', b'long-' + b'n' * 200, b'\xff\xfe', b'with space', b'e']
 NOREPLACE, EXCHANGE = 1, 2
+APART = os.environ.get('OPERATIONS_HELD') == 'apart'
 
 
 def renameat2(old, new, flags):
@@ -78,7 +79,7 @@ def place():
         parts.append(rng.choice(there))
         if not os.path.isdir(os.path.join(A, *parts)) or os.path.islink(os.path.join(A, *parts)): break
     if rng.random() < 0.5 and os.path.isdir(os.path.join(A, *parts)):
-        there = sorted(os.listdir(os.path.join(A, *parts)))
+        there = sorted(name for name in os.listdir(os.path.join(A, *parts)) if not (APART and name.startswith(b'held-')))
         if there: return parts + [rng.choice(there)]
     return parts + [rng.choice(NAMES)]
 
@@ -155,7 +156,7 @@ def hold():
             results.append(attempt(use, b''))
         if what == 'close': held.remove(pair)
         return f'held {what}', results
-    name = rng.choice(NAMES)
+    name = b'held-' + rng.choice([b'0', b'1', b'2']) if APART else rng.choice(NAMES)
     pair, results = [], []
     for root in (A, B):
         try:

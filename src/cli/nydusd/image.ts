@@ -1,5 +1,6 @@
 // From options and configuration to an opened image: the only place of nydusd that builds backends.
 
+import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { byteString } from '../../core/byte-string.ts'
@@ -16,14 +17,14 @@ export const NETWORK: NetworkParts = {
   httpClient: async (config) => (await import('./network.ts')).httpClientOf(config),
 }
 
-/** `imagePullAuth`: credentials that replace those of the configuration. */
-export interface OpenOptions { readonly signal: AbortSignal; readonly imagePullAuth: string | undefined; readonly resume?: boolean }
+/** `imagePullAuth`: credentials that replace those of the configuration. `continued`: mountpoint or socket of a daemon that another process may continue. */
+export interface OpenOptions { readonly signal: AbortSignal; readonly imagePullAuth: string | undefined; readonly resume?: boolean; readonly continued?: string | undefined }
 
 /** What is to be mounted at the start, or undefined without a bootstrap or a directory; only with a bootstrap is the configuration read. @throws CONFIG_INVALID, FORMAT_*, RAFS_NOT_FOUND */
-export async function openFirstMount(values: ReadonlyMap<OptionName, string>, { signal, imagePullAuth }: OpenOptions): Promise<MountedFileSystem | undefined> {
+export async function openFirstMount(values: ReadonlyMap<OptionName, string>, { signal, imagePullAuth, continued }: OpenOptions): Promise<MountedFileSystem | undefined> {
   const mountpoint = values.get('virtual-mountpoint')!
   const directory = values.get('shared-dir')
-  if (directory !== undefined) return openSharedDirectory({ mountpoint, type: 'PassthroughFs', source: directory, config: '' })
+  if (directory !== undefined) return openSharedDirectory({ mountpoint, type: 'PassthroughFs', source: directory, config: '' }, { records: recordsOf(values, continued) })
   const source = values.get('bootstrap')
   if (source === undefined) return undefined
   const { config, settings } = await configurationOf(values, imagePullAuth)
@@ -43,8 +44,8 @@ export async function openDisk(values: ReadonlyMap<OptionName, string>, { signal
 }
 
 /** Opens what the API asks for, or a saved state has. @throws CONFIG_INVALID, SERVE_UNSUPPORTED, FORMAT_*, RAFS_NOT_FOUND */
-export async function openMount(request: MountRequest, { signal, imagePullAuth, resume = false }: OpenOptions): Promise<MountedFileSystem> {
-  if (request.type === 'PassthroughFs') return openSharedDirectory(request)
+export async function openMount(request: MountRequest, { signal, imagePullAuth, resume = false, continued, values }: OpenOptions & { readonly values: ReadonlyMap<OptionName, string> }): Promise<MountedFileSystem> {
+  if (request.type === 'PassthroughFs') return openSharedDirectory(request, { records: recordsOf(values, continued), resume })
   if (request.type !== 'Rafs') throw new CodedError('SERVE_UNSUPPORTED', `nothing is mounted as ${request.type}`)
   return await openImage(request, await parseConfig(request.config, { imagePullAuth }), { signal, resume })
 }
@@ -82,6 +83,11 @@ async function warmUp(image: RafsImage, settings: NydusConfig, files: readonly s
   const config = prefetchOf(settings)
   const items = files?.map((line) => prefetchItem(line)).filter((item) => item !== undefined)
   if (config.enable) await prefetchImage(image, { config, files: items, signal })
+}
+
+/** Where it is recorded what clients of shared directories know. */
+function recordsOf(values: ReadonlyMap<OptionName, string>, continued: string | undefined): string | undefined {
+  return continued && path.join(values.get('run-dir')!, `shared-${createHash('sha256').update(path.resolve(continued)).digest('hex').slice(0, 16)}`)
 }
 
 /** The text of the configuration that the command line names, and what it says. */

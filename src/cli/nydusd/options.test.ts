@@ -39,7 +39,7 @@ describe('the nydusd command line', () => {
 
   it('takes a socket for a virtual machine, with and without the word', () => {
     for (const text of ['virtiofs --sock s', '--sock s']) expect(parse(text)).toMatchObject({ kind: 'virtiofs' })
-    for (const text of ['virtiofs --sock s --self-heal --supervisor p --id i', 'virtiofs --sock s --shared-dir d --self-heal', 'virtiofs', 'virtiofs --sock s --mountpoint m', 'fuse --sock s --mountpoint m']) expect(parse(text)).toMatchObject({ kind: 'usage' })
+    for (const text of ['virtiofs --sock s --self-heal --supervisor p --id i', 'virtiofs --sock s --shared-dir d --supervisor p --id i', 'virtiofs', 'virtiofs --sock s --mountpoint m', 'fuse --sock s --mountpoint m']) expect(parse(text)).toMatchObject({ kind: 'usage' })
   })
 
   it('knows the services that come later by name', () => {

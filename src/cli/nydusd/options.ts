@@ -69,9 +69,9 @@ const CHOICES: ReadonlyMap<string, readonly string[]> = new Map([
 const NUMBERS: readonly (readonly [OptionName, number, number])[] = [
   ['fuse-threads', 1, 1024], ['rlimit-nofile', 0, Number.MAX_SAFE_INTEGER], ['log-rotation-size', 0, 2 ** 20],
 ]
-/** LIMIT: a holder has the machine's connection, and gives it to nobody but its own servers; what a machine knows of a shared directory is not handed on. */
+/** LIMIT: a holder has the machine's connection, and gives it to nobody but its own servers; what a machine knows of a shared directory is not handed on to another daemon. */
 const DEVICE_CONFLICTS: readonly (readonly [OptionName, OptionName])[] = [
-  ['supervisor', 'self-heal'], ['supervisor', 'server'], ['shared-dir', 'self-heal'], ['shared-dir', 'server'], ['shared-dir', 'supervisor'],
+  ['supervisor', 'self-heal'], ['supervisor', 'server'], ['shared-dir', 'supervisor'],
 ]
 const CONFLICTS: readonly (readonly [OptionName, OptionName])[] = [['localfs-dir', 'config'], ['bootstrap', 'shared-dir']]
 const REQUIRES: readonly (readonly [OptionName, OptionName])[] = [['id', 'supervisor'], ['supervisor', 'id'], ['prefetch-files', 'bootstrap']]

@@ -93,10 +93,11 @@ async function serviceOf(kind: Order['kind'], values: Values, host: Host): Promi
 function fuseService(values: Values, host: Host): Service {
   const { imagePullAuth } = host
   const secrets = new StateSecrets(values.get('run-dir')!)
+  const continued = host.keep || values.has('supervisor') ? values.get('mountpoint') : undefined
   const daemon = new Daemon({
     id: values.get('id') ?? '', supervisor: values.get('supervisor'), mountpoint: values.get('mountpoint')!,
     threads: Math.min(Number(values.get('fuse-threads')), Math.max(MIN_THREADS, machineLimits().processors)), writable: values.has('writable'),
-    openMount: async (request, options) => await (await import('./image.ts')).openMount(request, { ...options, imagePullAuth }),
+    openMount: async (request, options) => await (await import('./image.ts')).openMount(request, { ...options, imagePullAuth, continued, values }),
     openErofs: async (request, options) => await (await import('./erofs.ts')).openErofs(request, { ...options, imagePullAuth }),
     runDirectory: values.get('run-dir')!, secrets,
     // SAFETY: parseArguments admits the three policies only.
@@ -115,7 +116,7 @@ function fuseService(values: Values, host: Host): Service {
         await (await import('./erofs.ts')).startErofs(daemon, values, { signal, imagePullAuth })
       } else if (!(await startsInInit(values, () => mountedDevice(path.resolve(values.get('mountpoint')!)) !== undefined))) {
         const { openFirstMount } = await import('./image.ts') // loaded while the first worker starts
-        daemon.mount(await openFirstMount(values, { signal, imagePullAuth }))
+        daemon.mount(await openFirstMount(values, { signal, imagePullAuth, continued }))
       }
     },
   }

@@ -9,10 +9,11 @@ import type { Host, Service, Values } from './service.ts'
 
 /** A daemon that listens on `--sock`, with the image of `--bootstrap` at its root if there is one. `isHandedOver`: it waits to be told by API instead. */
 export async function virtiofsService(values: Values, { imagePullAuth, guest, keep, kept, failed, deviceThreads }: Host, isHandedOver: () => Promise<boolean>): Promise<Service> {
+  const continued = guest && values.get('sock')
   const secrets = new StateSecrets(values.get('run-dir')!)
   const daemon = new VirtiofsDaemon({
     id: values.get('id') ?? '', supervisor: values.get('supervisor'), socket: values.get('sock')!, secrets,
-    openMount: async (request, options) => await openMount(request, { ...options, imagePullAuth }),
+    openMount: async (request, options) => await openMount(request, { ...options, imagePullAuth, continued, values }),
     ...(failed && { failed: (error) => failed(error) }),
     ...(deviceThreads && { threads: await deviceThreads() }),
     ...(guest && { holder: { isListening: guest.isListening, give: (...words) => guest.give(...words), keep: (bytes) => keep?.({ bytes, fds: [], mountpoint: '', device: '' }) } }),
@@ -26,7 +27,7 @@ export async function virtiofsService(values: Values, { imagePullAuth, guest, ke
         return
       }
       if (await isHandedOver()) return
-      const root = await openFirstMount(values, { signal, imagePullAuth })
+      const root = await openFirstMount(values, { signal, imagePullAuth, continued })
       daemon.serve(root ? [root] : [])
     },
   }

@@ -21,7 +21,7 @@ export interface FileSystem extends MissSource {
   /** Of a file system whose requests are all served on the main thread; called once, when the first one comes: nobody else serves it any more then. */
   delegate?(place: LivePlace): DelegateServer
   /** What workers open as theirs; valid until it is closed. */
-  share(): SharedFileSystem
+  share(place: LivePlace): SharedFileSystem
   close(): Promise<void>
 }
 

@@ -11,6 +11,7 @@ import type { MountAccounts } from '../access/accounts.ts'
 import type { BackendChange } from '../../storage/index.ts'
 import { createCounterMemory, OperationCounters } from '../counters.ts'
 import type { Miss } from '../fuse/core.ts'
+import type { LivePlace } from '../fuse/live-answers.ts'
 import type { Transport } from '../erofs/transport.ts'
 import type { StaleNames } from '../kernel-names.ts'
 import type { MissDesk, Reply } from '../miss-desk.ts'
@@ -108,7 +109,7 @@ export class Mounts {
       serials: () => [...this.#table].map(({ serial }) => serial),
       find: (serial) => {
         const row = this.#table.bySerial(serial)
-        return row && { fileSystem: row.mounted.fileSystem, counters: row.mounted.missCounters, place: { nodeHigh: serial, inoHigh: row.steps.length === 0 ? 0 : serial } }
+        return row && { fileSystem: row.mounted.fileSystem, counters: row.mounted.missCounters, place: placeOf(row) }
       },
     })
   }
@@ -334,8 +335,12 @@ export class Mounts {
   }
 }
 
+function placeOf({ serial, steps }: Pick<Row<Entry>, 'serial' | 'steps'>): LivePlace {
+  return { nodeHigh: serial, inoHigh: steps.length === 0 ? 0 : serial }
+}
+
 function forWorker({ serial, steps, mounted }: Row<Entry>): WorkerMount {
-  return { serial, steps, counters: mounted.counters, fileSystem: mounted.fileSystem.share() }
+  return { serial, steps, counters: mounted.counters, fileSystem: mounted.fileSystem.share(placeOf({ serial, steps })) }
 }
 
 /** Whether `request` asks for what is mounted. COMPAT: upstream refuses the repeat, and so fails to upgrade a shared daemon. */

@@ -126,7 +126,10 @@ export class FuseCore {
 
   /** A client that has come, or gone: nothing of what live file systems told is known to anybody any more. */
   forgetClient(): void {
-    for (const { live } of this.fileSystems.servers()) live.reset?.()
+    for (const { live, journal } of this.fileSystems.servers()) {
+      live.reset?.()
+      journal?.forget()
+    }
   }
 
   /** What became of a request to live file systems. Undefined for any other; what leads from their directories to something that is mounted there is one, too. */

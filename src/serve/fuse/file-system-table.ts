@@ -60,7 +60,7 @@ export class FileSystemTable {
   mount(serial: number, fs: ServedFileSystem, steps: readonly Step[] = [], counters?: OperationCounters): void {
     if (fs.view.rootNid > MAX_NID) throw new CodedError('FORMAT_OUT_OF_RANGE', 'root inode lies beyond 128 GiB', { nid: fs.view.rootNid })
     const inoHigh = steps.length === 0 ? 0 : serial
-    const server = fs.live && { live: fs.live, nodeHigh: serial, inoHigh }
+    const server = fs.live && { live: fs.live, journal: fs.journal, nodeHigh: serial, inoHigh }
     const entry: Entry = { serial, fs, covers: new Map(), inoHigh, counters, server, directory: undefined }
     this.#mounts.set(serial, entry)
     if (fs.delegated) this.#delegated++

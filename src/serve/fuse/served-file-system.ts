@@ -1,5 +1,6 @@
 // What the FUSE core needs to know of a file system, whoever reads it: a RAFS image today, anything that can answer these questions.
 
+import type { Journal } from '../journal.ts'
 import type { LiveFileSystem } from './live-file-system.ts'
 import type { BootstrapView, Inode } from '../../format/rafs-v6/bootstrap-view.ts'
 
@@ -45,6 +46,8 @@ export interface ServedFileSystem {
   readonly openFlags?: number
   /** Serves all its requests, in this thread, at once; then only its root is known otherwise. */
   readonly live?: LiveFileSystem
+  /** Of its operations, for another server that continues. */
+  readonly journal?: Journal | undefined
   /** Whether all its requests are served by another thread (daemon/delegated.ts): then only its root is known here. */
   readonly delegated?: true
   /** Fills `extents` with bytes [offset, offset + length) of `inode`, a range inside the file; false when some of it must be fetched first. */

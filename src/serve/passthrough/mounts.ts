@@ -1,8 +1,9 @@
 // The host's mounts that a shared directory leads through: a file handle is opened by a descriptor of its mount, and inode numbers of another
 // file system must not look like those of the first one.
 
-import { closeSync, constants } from 'node:fs'
-import type { FileStatus } from '../../native/beneath.ts'
+import { closeSync, constants, readFileSync } from 'node:fs'
+import { bytesOf } from '../../core/byte-string.ts'
+import { FileStatus } from '../../native/beneath.ts'
 import { native } from '../../native/load.ts'
 import { S_IFDIR, S_IFMT, S_IFREG } from '../../format/erofs/inode.ts'
 
@@ -36,6 +37,17 @@ export class HostMounts {
     return mount
   }
 
+  /** The mount of this id, for a node that a server before this one knew; undefined when it is gone. */
+  find(id: number, device: number): HostMount | undefined {
+    const known = this.#mounts.get(id)
+    if (known) return known
+    const fd = openMountpoint(id)
+    if (fd === undefined) return undefined
+    const mount: HostMount = { id, fd, inoHigh: this.#inoHigh(device), nodes: 0 }
+    this.#mounts.set(id, mount)
+    return mount
+  }
+
   /** One node less: a mount that nobody knows files of must not be kept busy. */
   leave(mount: HostMount): void {
     if (--mount.nodes > 0 || mount.fd < 0) return
@@ -53,6 +65,21 @@ export class HostMounts {
     if (index === undefined) this.#devices.set(device, index = this.#devices.size % MAX_DEVICES)
     return (index << DEVICE_SHIFT) >>> 0
   }
+}
+
+/** A descriptor of the mount with this id, by its place in the host's tree. SPEC: proc_pid_mountinfo(5): id, parent, device, root, mountpoint. */
+function openMountpoint(id: number): number | undefined {
+  const line = readFileSync('/proc/self/mountinfo', 'latin1').split('\n').find((one) => one.startsWith(`${id} `))
+  const place = line?.split(' ')[4]?.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
+  if (place === undefined) return undefined
+  const status = new FileStatus()
+  const named = native().beneathRoot(bytesOf(place)) // a directory; a file that is a mountpoint is not found again
+  const fd = named < 0 ? named : native().reopen(named, constants.O_RDONLY, 0)
+  if (named >= 0) closeSync(named)
+  if (fd < 0) return undefined
+  if (native().statusOf(fd, status.bytes, false) === 0 && status.mount === id) return fd
+  closeSync(fd) // something else is mounted over it
+  return undefined
 }
 
 function mountDescriptor(fd: number, status: FileStatus): number {

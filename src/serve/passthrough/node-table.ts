@@ -7,6 +7,7 @@ import type { FileStatus } from '../../native/beneath.ts'
 import { native } from '../../native/load.ts'
 import { ERRNO } from '../errno.ts'
 import { MAX_NID } from '../fuse/node-id.ts'
+import type { ClientRecord } from './client-record.ts'
 import { type HostMount, HostMounts } from './mounts.ts'
 
 /** SPEC: open(2). */
@@ -31,14 +32,10 @@ export interface Node {
   recent: boolean
   /** How often the client was told of it. */
   lookups: number
+  /** Where it is recorded; -1: nowhere. */
+  row: number
   /** A descriptor of each open file of it: an unlinked file lives by them. */
   opened: number[]
-}
-
-/** Hears of every change, before the client can know of it. */
-export interface NodeWitness {
-  known(node: Node): void
-  forgotten(node: Node): void
 }
 
 /** Nodes by id and by file. */
@@ -49,16 +46,32 @@ export class NodeTable {
   /** In the order of their last turn: nodes whose descriptor can be closed. */
   readonly #cached = new Set<Node>()
   readonly #maxDescriptors: number
-  readonly #witness: NodeWitness | undefined
+  readonly #record: ClientRecord | undefined
   /** Used last: with it the caller's other descriptor is safe, too. */
   #latest: Node | undefined
   #descriptors = 0
   #lastNid = ROOT_NID - 1
 
-  /** `maxDescriptors`: of files without handles. */
-  constructor({ maxDescriptors, witness }: { readonly maxDescriptors: number; readonly witness?: NodeWitness }) {
+  /** `maxDescriptors`: of files without handles. Those with handles are recorded in `record`. */
+  constructor({ maxDescriptors, record }: { readonly maxDescriptors: number; readonly record?: ClientRecord | undefined }) {
     this.#maxDescriptors = maxDescriptors
-    this.#witness = witness
+    this.#record = record
+  }
+
+  /** Knows again what the record says; the root must be known already. */
+  restore(): void {
+    for (const { row, nid, lookups, mount: id, device, handleType, handle } of this.#record?.nodes.splice(0) ?? []) {
+      this.#lastNid = Math.max(this.#lastNid, nid)
+      const mount = this.#mounts.find(id, device)
+      if (!mount || mount.fd < 0 || nid === ROOT_NID) {
+        this.#record?.remove(row)
+        continue
+      }
+      mount.nodes++
+      const node: Node = { nid, key: keyOf(id, device, handle), mount, handleType, handle, fd: -1, recent: false, lookups, row, opened: [] }
+      this.#nodes.set(nid, node)
+      this.#byFile.set(node.key, node)
+    }
   }
 
   get size(): number {
@@ -76,12 +89,12 @@ export class NodeTable {
   found(fd: number, status: FileStatus): Node | number {
     const mount = this.#mounts.of(fd, status)
     const handle = mount.fd < 0 ? undefined : status.handle
-    const key = `${mount.id}:${status.device}:${handle ? Buffer.from(handle).toString('latin1') : inodeKey(status)}`
+    const key = handle ? keyOf(mount.id, status.device, handle) : `${mount.id}:${status.device}:${inodeKey(status)}`
     const known = this.#byFile.get(key)
     if (known) {
       this.#offer(known, fd)
       known.lookups++
-      this.#witness?.known(known)
+      this.#count(known)
       return known
     }
     const errno = this.#nodes.size >= MAX_NODES ? ERRNO.ENOMEM : handle === undefined && this.#descriptors >= this.#maxDescriptors ? ERRNO.ENFILE : 0
@@ -89,12 +102,14 @@ export class NodeTable {
       closeSync(fd)
       return -errno
     }
-    const node: Node = { nid: this.#nextNid(), key, mount, handleType: status.handleType, handle: handle?.slice(), fd: -1, recent: true, lookups: 1, opened: [] }
+    const node: Node = { nid: this.#nextNid(), key, mount, handleType: status.handleType, handle: handle?.slice(), fd: -1, recent: true, lookups: 1, row: -1, opened: [] }
     mount.nodes++
     this.#nodes.set(node.nid, node)
     this.#byFile.set(key, node)
     this.#offer(node, fd)
-    this.#witness?.known(node)
+    if (node.handle && this.#record && node.nid !== ROOT_NID) {
+      node.row = this.#record.addNode({ nid: node.nid, mount: mount.id, device: status.device, handleType: node.handleType, handle: node.handle })
+    }
     return node
   }
 
@@ -118,7 +133,7 @@ export class NodeTable {
     if (!node || nid === ROOT_NID) return
     node.lookups -= count
     if (node.lookups <= 0) this.#drop(node)
-    else this.#witness?.known(node)
+    else this.#count(node)
   }
 
   /** Only the root is known any more. */
@@ -133,8 +148,12 @@ export class NodeTable {
     this.#mounts.close()
   }
 
+  #count(node: Node): void {
+    if (node.row >= 0) this.#record?.count(node.row, node.lookups)
+  }
+
   #drop(node: Node): void {
-    this.#witness?.forgotten(node)
+    if (node.row >= 0) this.#record?.remove(node.row)
     this.#nodes.delete(node.nid)
     this.#byFile.delete(node.key)
     this.#cached.delete(node)
@@ -180,6 +199,10 @@ export class NodeTable {
     while (this.#nodes.has(this.#lastNid))
     return this.#lastNid
   }
+}
+
+function keyOf(mount: number, device: number, handle: Uint8Array): string {
+  return `${mount}:${device}:${Buffer.from(handle.buffer, handle.byteOffset, handle.length).toString('latin1')}`
 }
 
 function inodeKey({ view }: FileStatus): string {

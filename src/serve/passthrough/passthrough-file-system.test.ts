@@ -1,6 +1,6 @@
 // What a client may hold of a shared directory, and for how long. That it does what a directory does is compared in test/mount/shared-dir.test.ts.
 
-import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { constants, tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -9,7 +9,7 @@ import { native } from '../../native/load.ts'
 import type { NodeAnswer, Operation } from '../fuse/live-file-system.ts'
 import { PassthroughFileSystem } from './passthrough-file-system.ts'
 
-const { EBADF, EINVAL, ENFILE, ESTALE } = constants.errno
+const { EBADF, EEXIST, EINVAL, ENFILE, ESTALE } = constants.errno
 const ROOT = 1
 const READ_WRITE = 2
 const out: NodeAnswer = { bytes: new Uint8Array(88), attributesAt: 0, nameSeconds: 0, attributeSeconds: 0, openFlags: 0, handle: 0 }
@@ -41,7 +41,7 @@ describe('PassthroughFileSystem', () => {
     const [a, b] = [find('a'), find('b')]
     const handle = live.open(a, READ_WRITE, out)
     const target = new Uint8Array(8)
-    expect([live.read(a, handle, 0, target), live.read(b, handle, 0, target), live.write(b, handle, 0, target), live.read(a, handle + 1, 0, target)]).toEqual([1, -EBADF, -EBADF, -EBADF])
+    expect([live.read(a, handle, 0, target), live.read(b, handle, 0, target), live.write(b, handle, 0, target, by), live.read(a, handle + 1, 0, target)]).toEqual([1, -EBADF, -EBADF, -EBADF])
     live.release(b, handle)
     expect(live.read(a, handle, 0, target)).toBe(1)
     live.release(a, handle)
@@ -86,6 +86,56 @@ describe('PassthroughFileSystem', () => {
     expect(openNow() - before).toBeLessThan(1100)
     expect(known.every((node) => live.getattr(node, 0, out) === 0)).toBe(true)
     expect(new Set(known).size).toBe(known.length)
+  })
+
+  it('takes what a server before it has done for done, when it is asked again, and only then', () => {
+    const again: Operation = { ...by, begun: Date.now() }
+    const operations: Record<string, (who: Operation) => number> = {
+      mkdir: (who) => live.mkdir(ROOT, 'made', 0o755, who, out),
+      symlink: (who) => live.symlink(ROOT, 'pointer', bytesOf('x'), who, out),
+      mknod: (who) => live.mknod(ROOT, 'fifo', 0o010644, 0, who, out),
+      create: (who) => live.create(ROOT, 'created', 0o200 | READ_WRITE, 0o644, who, out),
+      link: (who) => live.link(find('a'), ROOT, 'linked', who, out),
+      rename: (who) => live.rename(ROOT, 'b', ROOT, 'c', 0, who),
+      unlink: (who) => live.unlink(ROOT, 'linked', who),
+      rmdir: (who) => live.rmdir(ROOT, 'made', who),
+    }
+    for (const [name, operate] of Object.entries(operations)) expect([name, operate(by) >= 0, operate(again) >= 0, operate(by) < 0]).toEqual([name, true, true, true])
+    expect(live.mkdir(ROOT, 'd', 0o755, { ...by, begun: Date.now() + 60_000 }, out)).toBe(-EEXIST) // it was there before
+    const notes: number[] = []
+    const noted: Operation = { ...by, begin: (note = 0) => void notes.push(note) }
+    expect([live.rename(ROOT, 'a', ROOT, 'c', 2, noted), live.rename(ROOT, 'a', ROOT, 'c', 2, { ...by, begun: notes[0] })]).toEqual([0, 0])
+    expect([readFileSync(inside('a'), 'utf8'), readFileSync(inside('c'), 'utf8')]).toEqual(['b', 'a'])
+  })
+
+  it('knows again, from its record, what its client knew and had open', () => {
+    live.close()
+    const record = path.join(base, 'record')
+    const options = { root, maxDescriptors: 100, isPrivileged: false }
+    live = new PassthroughFileSystem({ ...options, record })
+    const [d, b] = [find('d'), find('b')]
+    const c = find('c', d)
+    const handle = live.open(c, READ_WRITE | 0o2000, out)
+    const notes: number[] = []
+    expect(live.write(c, handle, 0, bytesOf('!'), { ...by, begin: (note = 0) => void notes.push(note) })).toBe(1)
+    live.forget(b, 1)
+    live.close()
+    live = new PassthroughFileSystem({ ...options, record, resume: true })
+    const target = Buffer.alloc(8)
+    const isKnown = live.getattr(c, 0, out) === 0
+    if (!isKnown) return // no file handles here, or not for this user
+    expect([live.read(c, handle, 0, target), target.toString('latin1', 0, 4), live.getattr(b, 0, out)]).toEqual([4, 'd/c!', -ESTALE])
+    expect([find('d'), find('c', d)]).toEqual([d, c])
+    // appended once, though asked for twice
+    expect([live.write(c, handle, 0, bytesOf('!'), { ...by, begun: notes[0] }), live.write(c, handle, 0, bytesOf('?'), by), readFileSync(inside('d/c'), 'utf8')]).toEqual([1, 1, 'd/c!?'])
+    live.forget(c, 1)
+    expect(live.getattr(c, 0, out)).toBe(0)
+    live.forget(c, 1)
+    expect(live.open(c, 0, out)).toBe(-ESTALE)
+    live.reset()
+    live.close()
+    live = new PassthroughFileSystem({ ...options, record, resume: true })
+    expect([live.getattr(d, 0, out), live.read(c, handle, 0, target)]).toEqual([-ESTALE, -EBADF])
   })
 
   it('takes no name that is a path', () => {

@@ -26,6 +26,10 @@ import type { Chain, GuestRange } from './virtqueue.ts'
 const COOKIE = { listener: 0, frontEnd: 1, kick: 2 } as const
 /** Cookies that a device needs. */
 export const COOKIES = 32
+/** SPEC: fuse.h FUSE_UNIQUE_RESEND: bit 63 of a request's unique. */
+const RESEND_BIT = 0x80
+const RESEND_BYTE = inHeader.offsetOf.uniqueHigh + 3
+const RESEND_REPLY_BYTE = outHeader.offsetOf.uniqueHigh + 3
 /** LIMIT: requests of one queue before the others, and the front end, have their turn. */
 const TURN = 64
 /** LIMIT: misses that the main thread has at once: each may hold 1 MiB, and how many there are is the guest's choice. */
@@ -277,7 +281,10 @@ export class GuestDevice {
   #request(index: number, queue: DeviceQueue, chain: Chain): void {
     const from = performance.now()
     const length = this.#gather(chain.request)
+    const isRepeated = chain.isRepeated === true && this.#core.fileSystems.hasLive && length >= inHeader.size
+    if (isRepeated) this.#env.input[RESEND_BYTE]! |= RESEND_BIT // as a kernel marks what it sends to the next server of a FUSE connection
     const outcome = this.#core.handle(0, length, 0)
+    if (isRepeated) this.#env.output[RESEND_REPLY_BYTE]! &= ~RESEND_BIT
     const at = performance.timeOrigin + from
     if (outcome === OUTCOME.miss) {
       const token = this.#take(index, queue, chain)

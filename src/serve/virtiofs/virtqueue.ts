@@ -18,7 +18,13 @@ const MAX_CHAIN_BYTES = 2 ** 26
 export interface GuestRange { readonly address: number; readonly length: number }
 
 /** A request: its bytes, and where its reply may go. */
-export interface Chain { readonly head: number; readonly request: readonly GuestRange[]; readonly reply: readonly GuestRange[] }
+export interface Chain {
+  readonly head: number
+  readonly request: readonly GuestRange[]
+  readonly reply: readonly GuestRange[]
+  /** A predecessor had taken it, and perhaps done what it asks for. */
+  readonly isRepeated?: boolean
+}
 
 /** Addresses of the three parts, in the front end's process. */
 export interface RingAddresses { readonly descriptors: number; readonly available: number; readonly used: number }
@@ -111,7 +117,7 @@ export class Virtqueue {
   pop(): Chain | undefined {
     const rings = this.#open()
     const again = this.#again.shift()
-    if (again !== undefined) return this.#chain(rings, again)
+    if (again !== undefined) return { ...this.#chain(rings, again), isRepeated: true }
     const available = Atomics.load(rings.availableIndex, 0)
     if (available === this.#lastAvailable) return undefined
     if (((available - this.#lastAvailable) & INDEX_MASK) > this.#size) throw bad('more requests than its queue has entries', { available, last: this.#lastAvailable })
