@@ -4,9 +4,9 @@
 import { KiB, MiB } from './units.ts'
 
 /** LIMIT: buffers kept for the next range, and their bytes together. */
-const MAX_BUFFERS = 4
-const MAX_BYTES = 8 * MiB
-const UNIT = 256 * KiB
+const MAX_BUFFERS = 8
+const MAX_BYTES = 12 * MiB
+const UNIT = 512 * KiB
 
 /** Buffers that were used before. */
 export class BufferPool {
