@@ -57,7 +57,6 @@ function manyMounts(stage: Stage, server: Server): object {
 function manyMachines(stage: Stage, server: Server): object {
   const shared = path.join(stage.path, 'server')
   const config = stage.config(server)
-  const began = Date.now()
   const machines = Array.from({ length: MOUNTS }, (_, i) => {
     const share = path.join(stage.path, `${i}.sock`)
     const api = path.join(stage.path, `${i}.api`)
@@ -73,10 +72,9 @@ function manyMachines(stage: Stage, server: Server): object {
       guest.init()
       sha256Of(guest, 'directory-0/file-0')
     }
-    const startedMs = Date.now() - began
     const serverMiB = pss(serverOn(shared)!).pssMiB
     const holdersMiB = machines.reduce((sum, { daemon }) => sum + pss(daemon.pid!).pssMiB, 0)
-    return { totalMiB: Math.round(serverMiB + holdersMiB), serverMiB, startedMs }
+    return { totalMiB: Math.round(serverMiB + holdersMiB), serverMiB }
   } finally {
     for (const guest of guests) guest[Symbol.dispose]()
     for (const { daemon } of machines) daemon.kill('SIGTERM')
