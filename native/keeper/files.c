@@ -22,6 +22,7 @@ int file_add(int fd, uint32_t *file) {
   }
   if (place == MAX_FILES) return ENOSPC;
   kept[place] = fd;
+  journal->files[place].complete = false;
   journal->files[place].device = status.st_dev;
   journal->files[place].inode = status.st_ino;
   journal->files[place].kept = true;
@@ -46,7 +47,7 @@ bool file_is_used(uint32_t file) {
 // First the name, then the bytes: a server that finds its file cut and without a name does not write to it any more.
 void files_cut(void) {
   for (uint32_t file = 0; file < journal->files_end; file++) {
-    if (!journal->files[file].kept) continue;
+    if (!journal->files[file].kept || journal->files[file].complete) continue;
     char link[64], path[4097];
     snprintf(link, sizeof link, "/proc/self/fd/%d", kept[file]);
     ssize_t length = readlink(link, path, sizeof path - 1);

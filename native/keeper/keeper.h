@@ -29,18 +29,19 @@ enum { MAX_FILES = 1024, MAX_OPEN = 8192, INBOX_SIZE = 16384, MAX_ROWS = 64, MAX
 // One message; a packet is one with descriptors, or up to MAX_ROWS without.
 typedef struct {
   uint32_t kind, file, event, error;
-  uint64_t offset, length;
+  uint64_t offset, length, serial;
 } Row;
 
 // From the server. KEEP, STATE and their answers carry a descriptor.
-enum { HELLO = 1, KEEP, RELEASE, ANSWER, STATE, BYE };
+enum { HELLO = 1, KEEP, RELEASE, ANSWER, STATE, BYE, COMPLETE };
 // To the server.
-enum { WELCOME = 32, FILE_KEPT, EVENT, KEPT, RELEASED, STATED };
+enum { WELCOME = 32, FILE_KEPT, EVENT, KEPT, RELEASED, STATED, COMPLETED };
 
 // A question of the kernel that has no answer yet; its number is its descriptor in the process that read it.
 typedef struct {
   uint32_t file; // + 1; 0: none
   uint64_t offset, length;
+  uint64_t serial; // numbers are used again: an answer that comes twice must not be taken for another question's
 } Open;
 
 // Both processes have this. Whoever dies leaves it as it was at that moment.
@@ -49,10 +50,12 @@ typedef struct {
   _Alignas(8) char inbox[INBOX_SIZE];
   uint32_t files_end;
   uint32_t open_end;
+  uint64_t last_serial;
   bool alone;      // nothing may be answered any more but with an error
   bool said_bye;   // the last server ended on purpose
   struct {
     bool kept;
+    bool complete;   // synced and verified by the server: nobody needs to ask
     dev_t device;
     ino_t inode;
   } files[MAX_FILES];

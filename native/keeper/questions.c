@@ -76,9 +76,15 @@ static void note(const struct fanotify_event_metadata *event, const char *end) {
     close(event->fd);
     return;
   }
+  if (journal->files[file].complete && !journal->alone) {
+    respond(event->fd, FAN_ALLOW); // it was on its way when the mark went
+    close(event->fd);
+    return;
+  }
   Open *open = &journal->open[event->fd];
   open->offset = range->offset;
   open->length = range->count;
+  open->serial = ++journal->last_serial;
   open->file = file + 1;
   if (journal->open_end <= (uint32_t)event->fd) journal->open_end = (uint32_t)event->fd + 1;
 }

@@ -8,7 +8,7 @@
 
 int server = -1;
 static bool greeted, behind;
-static bool told[MAX_OPEN];
+static uint64_t told[MAX_OPEN]; // serials
 static _Alignas(8) char packet[MAX_PACKET];
 
 bool server_is_behind(void) { return behind; }
@@ -38,12 +38,12 @@ void server_tell(void) {
     size_t count = 0;
     for (; from < journal->open_end && count < MAX_ROWS; from++) {
       const Open *open = &journal->open[from];
-      if (open->file == 0 || told[from]) continue;
-      rows[count++] = (Row){.kind = EVENT, .file = open->file - 1, .event = from, .offset = open->offset, .length = open->length};
+      if (open->file == 0 || told[from] == open->serial) continue;
+      rows[count++] = (Row){.kind = EVENT, .file = open->file - 1, .event = from, .offset = open->offset, .length = open->length, .serial = open->serial};
     }
     if (count == 0) return;
     if (!send_rows(rows, count * sizeof(Row), NULL, 0)) return;
-    for (size_t i = 0; i < count; i++) told[rows[i].event] = true;
+    for (size_t i = 0; i < count; i++) told[rows[i].event] = rows[i].serial;
   }
 }
 
@@ -80,19 +80,37 @@ static void keep(int *fd) {
       file_drop(row.file);
     }
   } else if (row.error == EEXIST) {
-    row.error = 0; // the server before has left it
+    // the server before has left it, or it was complete for the images there were
+    row.error = (uint32_t)questions_mark((int)row.file);
+    if (row.error == 0) journal->files[row.file].complete = false;
   }
   send_rows(&row, sizeof row, NULL, 0);
 }
 
-static void release(uint32_t file) {
-  if (file >= MAX_FILES || !journal->files[file].kept) return;
-  questions_unmark((int)file);
+static void answer_all(uint32_t file, uint32_t error) {
   for (uint32_t event = 0; event < journal->open_end; event++)
-    if (journal->open[event].file == file + 1) questions_answer(event, EIO);
-  guardian_tell(RELEASE, file, -1);
-  file_drop(file);
+    if (journal->open[event].file == file + 1) questions_answer(event, error);
+}
+
+static void release(uint32_t file) {
+  if (file < MAX_FILES && journal->files[file].kept) {
+    questions_unmark((int)file);
+    answer_all(file, EIO);
+    guardian_tell(RELEASE, file, -1);
+    file_drop(file);
+  }
   const Row row = {.kind = RELEASED, .file = file};
+  send_rows(&row, sizeof row, NULL, 0);
+}
+
+// From now on everybody may read. The file stays in our care: whoever has just asked gets an answer, and nobody takes it away.
+static void complete(uint32_t file) {
+  if (file < MAX_FILES && journal->files[file].kept && !journal->alone) {
+    journal->files[file].complete = true;
+    questions_unmark((int)file);
+    answer_all(file, 0);
+  }
+  const Row row = {.kind = COMPLETED, .file = file};
   send_rows(&row, sizeof row, NULL, 0);
 }
 
@@ -111,9 +129,10 @@ static void obey(const Row *row, int *fd) {
     case KEEP: if (*fd >= 0) keep(fd); break;
     case RELEASE: release(row->file); break;
     case ANSWER:
-      if (row->event < MAX_OPEN) told[row->event] = false;
+      if (row->event >= MAX_OPEN || journal->open[row->event].serial != row->serial) break;
       questions_answer(row->event, row->error);
       break;
+    case COMPLETE: complete(row->file); break;
     case STATE: if (*fd >= 0) keep_state(fd); break;
     case BYE: journal->said_bye = true; break;
   }

@@ -6,9 +6,9 @@ import { mkdirSync, readdirSync, renameSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { mountsOn } from '../../src/serve/mountpoint.ts'
-import { dropCaches, ErofsScratch, filesOf, readAll, transportOf } from '../support/erofs.ts'
+import { dropCaches, ErofsScratch, FileReaders, filesOf, readAll, transportOf } from '../support/erofs.ts'
 import { differences, expectOfCase, scanDirectory } from '../support/expect.ts'
-import { eventually, runNydusd, startNydusd } from '../support/nydusd.ts'
+import { eventually, pause, runNydusd, startNydusd } from '../support/nydusd.ts'
 import { requires } from '../support/requires.ts'
 
 const CASE = 'v6-rich-chunk64k'
@@ -39,6 +39,49 @@ describe.runIf(requires.root)('nydusd erofs --fill fanotify', () => {
     expect(readAll(scratch.mountpoint, CASE)).toEqual({ right: filesOf(CASE).length, failed: 0 })
     dropCaches()
     expect(readAll(scratch.mountpoint, CASE)).toEqual({ right: filesOf(CASE).length, failed: 0 })
+  })
+
+  it('keeps readers waiting when its server is killed, and the next one answers them', async () => {
+    using scratch = new ErofsScratch()
+    const args = scratch.args(CASE, ...FANOTIFY)
+    const first = await startNydusd(scratch, args)
+    const holders = scratch.holders()
+    expect([holders.keeper.length, holders.guardian.length]).toEqual([1, 1])
+    first.child.kill('SIGSTOP')
+    const readers = new FileReaders(scratch.mountpoint, filesOf(CASE), { threads: 4 })
+    await eventually(() => readers.underWay === 4, 'readers wait')
+    first.child.kill('SIGKILL')
+    await first.ended
+    await pause(200)
+    expect(readers.finished).toBe(0)
+    {
+      await using _next = await startNydusd(scratch, args)
+      expect(await readers.done).toEqual({ right: filesOf(CASE).length, failed: 0, wrong: [] })
+      expect(mountsOn(scratch.mountpoint).length).toBe(1)
+      expect(scratch.holders()).toEqual(holders)
+    }
+    expect([scratch.isMounted(), scratch.holders()]).toEqual([false, { keeper: [], guardian: [] }])
+  })
+
+  it('goes on without an error when its keeper is killed, and then the guardian, and then both in turn', async () => {
+    using scratch = new ErofsScratch()
+    await using daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
+    const before = scratch.holders()
+    daemon.child.kill('SIGSTOP')
+    const readers = new FileReaders(scratch.mountpoint, filesOf(CASE), { threads: 4 })
+    await eventually(() => readers.underWay === 4, 'readers wait')
+    for (const role of ['keeper', 'guardian', 'keeper', 'guardian'] as const) {
+      const { [role]: [victim] } = scratch.holders()
+      process.kill(victim!, 'SIGKILL')
+      await eventually(() => {
+        const { keeper, guardian } = scratch.holders()
+        return keeper.length === 1 && guardian.length === 1 && !keeper.includes(victim!) && !guardian.includes(victim!)
+      }, 'there are two holders')
+    }
+    expect(readers.finished).toBe(0)
+    daemon.child.kill('SIGCONT')
+    expect(await readers.done).toEqual({ right: filesOf(CASE).length, failed: 0, wrong: [] })
+    expect(scratch.holders()).not.toEqual(before)
   })
 
   it('refuses a cache that cannot be marked, with the reason', async () => {

@@ -1,9 +1,10 @@
 // What the tests of kernel EROFS share: a scratch whose devices lie in it and are gone after it, and readers that tell right bytes from errors.
 
-import { execFileSync } from 'node:child_process'
+import { type ChildProcessByStdio, execFileSync, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
+import type { Readable, Writable } from 'node:stream'
 import { expect } from 'vitest'
 import { expectOfCase, VECTORS } from './expect.ts'
 import { type RunningDaemon, Scratch } from './nydusd.ts'
@@ -71,6 +72,66 @@ export function readAll(mountpoint: string, name: string): { right: number; fail
     counts.right++
   }
   return counts
+}
+
+// Each thread takes the next file; what it finds is a line. A wrong byte is worse than anything else, so the bytes are told apart from zeros.
+const READER = String.raw`
+import sys,hashlib,threading,queue
+todo=queue.Queue(); lock=threading.Lock()
+def say(*words):
+  with lock: print(*words,flush=True)
+def work():
+  while True:
+    try: line=todo.get_nowait()
+    except queue.Empty: return
+    f,want=line.split("\t"); say("begin")
+    try: got=hashlib.sha256(open(f,"rb").read()).hexdigest()
+    except OSError as e: say("error",e.errno); continue
+    say("right" if got==want else "WRONG "+f)
+for line in sys.stdin.read().split("\n"): todo.put(line)
+threads=[threading.Thread(target=work) for _ in range(int(sys.argv[1]))]
+for t in threads: t.start()
+for t in threads: t.join()
+`
+
+/** What readers of a mount found. */
+export interface Found { readonly right: number; readonly failed: number; readonly wrong: readonly string[] }
+
+/** Threads of another process that read each of \`files\` once and compare it. */
+export class FileReaders {
+  readonly done: Promise<Found>
+  readonly #child: ChildProcessByStdio<Writable, Readable, null>
+  #lines: string[] = []
+
+  constructor(mountpoint: string, files: readonly { readonly path: string; readonly sha256?: string | undefined }[], { threads }: { readonly threads: number }) {
+    this.#child = spawn('python3', ['-c', READER, String(threads)], { stdio: ['pipe', 'pipe', 'inherit'] })
+    let rest = ''
+    this.#child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      const lines = (rest + text).split('\n')
+      rest = lines.pop()!
+      this.#lines.push(...lines)
+    })
+    this.#child.stdin.end(files.map(({ path: file, sha256: want }) => `${mountpoint}${file}\t${want}`).join('\n'))
+    this.done = new Promise((resolve) => this.#child.once('close', () => {
+      const count = (word: string) => this.#lines.filter((line) => line === word).length
+      const [right, failed] = [count('right'), count('error 5')]
+      resolve({ right, failed, wrong: this.#lines.filter((line) => line !== 'begin' && line !== 'right' && line !== 'error 5') })
+    }))
+  }
+
+  /** Files that are being read at this moment. */
+  get underWay(): number {
+    const begun = this.#lines.filter((line) => line === 'begin').length
+    return begun - (this.#lines.length - begun)
+  }
+
+  get finished(): number {
+    return this.#lines.filter((line) => line !== 'begin').length
+  }
+
+  kill(): void {
+    this.#child.kill('SIGKILL')
+  }
 }
 
 /** How a mount's data arrives, as the API says it. */

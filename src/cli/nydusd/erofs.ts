@@ -33,7 +33,7 @@ export async function openErofs({ mountpoint, source, config, fill, prefetchFile
   const opened = await openImage({ mountpoint: '/', type: 'Rafs', source, config, prefetchFiles }, settings, { signal })
   const { workDir, isCompressed, encryption } = settings.cache
   return {
-    mountpoint, config, fill, source: opened.source, image: opened.fileSystem.image!, shownConfig: opened.shownConfig,
+    mountpoint, config, fill, prefetchFiles, source: opened.source, image: opened.fileSystem.image!, shownConfig: opened.shownConfig,
     cacheForm: { directory: workDir === undefined ? undefined : path.resolve(workDir), isCompressed, isEncrypted: encryption !== undefined },
     ...(opened.warmUp && { warmUp: opened.warmUp }),
   }

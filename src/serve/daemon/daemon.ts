@@ -2,6 +2,7 @@
 // SPEC: spec-surface.md B.2. Order of a start: workers begin to start, mount(2), handshake, workers get session and images, RUNNING; the API
 // socket appears after that.
 
+import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { publish } from '../../core/diagnostics.ts'
 import { CodedError } from '../../core/errors.ts'
@@ -11,6 +12,7 @@ import { native } from '../../native/load.ts'
 import type { SessionAccounts } from '../access/accountant.ts'
 import { OperationCounters } from '../counters.ts'
 import type { ErofsImage, ErofsRequest, OpenErofs } from '../erofs/erofs-mounts.ts'
+import { erofsNames } from '../erofs/names.ts'
 import type { ErofsService } from '../erofs/service.ts'
 import type { Transport } from '../erofs/transport.ts'
 import { MAX_READ } from '../fuse/connection.ts'
@@ -262,6 +264,8 @@ export class Daemon {
     })
     this.#life.apply('start')
     this.#keep()
+    // a server before this one has left mounts whose readers wait
+    if (this.#options.openErofs && existsSync(erofsNames(this.#runDirectory, this.#erofsName).keeper)) this.background(async () => void await this.#loadErofs())
   }
 
   // To be called before the kernel can know anything of a change: a server that continues from an older state would not.
@@ -272,14 +276,22 @@ export class Daemon {
     keep({ bytes: encodeState(state, this.#secrets), fd, mountpoint: state.mountpoint, device: this.#device ?? '' })
   }
 
+  get #runDirectory(): string {
+    return this.#options.runDirectory ?? RUN_DIRECTORY
+  }
+
+  get #erofsName(): string {
+    return path.resolve(this.#options.mountpoint)
+  }
+
   #loadErofs(): Promise<ErofsService> {
-    const { mountpoint, runDirectory = RUN_DIRECTORY } = this.#options
     const { threads } = this.#pool
-    this.#erofsLoading ??= import('../erofs/service.ts').then(({ ErofsService }) => {
-      this.#erofs = new ErofsService({
-        pool: this.#pool, isPoolShared: this.#options.pool !== undefined, desk: this.#desk, threads, runDirectory, name: path.resolve(mountpoint), signal: this.#closing.signal,
+    this.#erofsLoading ??= import('../erofs/service.ts').then(async ({ ErofsService }) => {
+      this.#erofs = await ErofsService.open({
+        pool: this.#pool, isPoolShared: this.#options.pool !== undefined, desk: this.#desk, threads, runDirectory: this.#runDirectory, name: this.#erofsName, signal: this.#closing.signal,
         background: (task) => this.background(task),
-        finished: () => { if (!this.#session) void this.#end({ unmount: true, handOn: false, error: undefined }) },
+        open: this.#options.openErofs,
+        finished: (error) => { if (!this.#session) void this.#end({ unmount: true, handOn: false, error }) },
       })
       return this.#erofs
     })

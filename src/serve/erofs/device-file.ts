@@ -1,10 +1,18 @@
 // One device of the kernel's EROFS driver, on the main thread: a blob's cache file, kept open by itself, and the images that know what belongs there.
 
+import { fstatSync, ftruncateSync, lstatSync, unlinkSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
 import { CodedError, hasCode } from '../../core/errors.ts'
 import { BlobMap, fillBlob, fillMap, isComplete, isFilled, readBlob } from '../../rafs/index.ts'
 import { BlobCache, cacheNames, type ImageBlob } from '../../storage/index.ts'
 import type { MissSource } from '../miss-desk.ts'
 import type { SharedDevice } from './device-file-system.ts'
+
+/** LIMIT: chunks that are looked at between two looks at who waits. */
+const SCRUB_CHUNKS = 64
+/** LIMIT: another process that has just begun to write is done after this. */
+const CUT_LOOKS = 3
+const CUT_PAUSE_MS = 20
 
 /** Blobs that are the same bytes in the same cache file: images share a device for them. */
 export function deviceKey(blob: ImageBlob, directory: string): string {
@@ -82,6 +90,45 @@ export class DeviceFile implements MissSource {
   /** Makes that so. FORMAT_*, STORAGE_* */
   fill(offset: number, length: number, options: { readonly signal: AbortSignal }): Promise<void> {
     return this.#byAny((blob) => fillBlob(blob, this.#map, offset, length, options))
+  }
+
+  /** Whether all that any of its images needs is there and was verified since this boot. */
+  get isComplete(): boolean {
+    return this.#blobs.size > 0 && [...this.#blobs].every((blob) => isComplete(blob, this.#map))
+  }
+
+  /** Makes durable what is there; what cannot be is not ready any more. */
+  async flush(): Promise<void> {
+    await this.#cache?.flush()
+  }
+
+  /** Looks at what an earlier boot has left; without it nobody would, before somebody reads it. */
+  async scrub({ signal }: { readonly signal: AbortSignal }): Promise<void> {
+    for (const blob of this.#blobs) {
+      const places = (await blob.allPlaces({ signal })).filter((place) => blob.cache?.isDurable(place.index) && !blob.isReady(place))
+      for (let from = 0; from < places.length; from += SCRUB_CHUNKS) await blob.obtain(places.slice(from, from + SCRUB_CHUNKS), { signal, prefetch: 'rest' })
+    }
+  }
+
+  /** Takes the name away: whoever writes to the file finds that it is gone, and stops. */
+  unlink(): void {
+    const fd = this.#cache?.dataFd
+    const named = fd === undefined ? undefined : lstatSync(this.#dataPath, { throwIfNoEntry: false })
+    if (fd === undefined || named?.ino !== fstatSync(fd).ino) return
+    unlinkSync(this.#dataPath)
+  }
+
+  /** Then the bytes: nobody reads them any more, nor zeros in their place. */
+  async cut(): Promise<void> {
+    const fd = this.#cache?.dataFd
+    if (fd === undefined) return
+    for (let looks = 0; looks < CUT_LOOKS; looks++) {
+      if (fstatSync(fd).size > 0) {
+        ftruncateSync(fd, 0)
+        looks = 0 // a write of another process that was under way
+      }
+      await delay(CUT_PAUSE_MS)
+    }
   }
 
   readInto(_nid: number, offset: number, target: Uint8Array, options: { readonly signal: AbortSignal }): Promise<void> {

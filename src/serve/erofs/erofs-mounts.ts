@@ -21,6 +21,7 @@ import { deviceKey, DeviceFile } from './device-file.ts'
 import type { DeviceSession } from './device-session.ts'
 import type { Filler } from './filler.ts'
 import type { Journal } from './journal.ts'
+import { decodeMounts, encodeMounts, type KeptMount } from './mounts-state.ts'
 import { type CacheForm, refuseUnsuitable } from './suitability.ts'
 import { isAlive, newSuperblock, raiseReadAhead, superblocks } from './superblock.ts'
 import { chosenTransport, explainErrno, type Fill, kernelLack } from './transport.ts'
@@ -36,6 +37,7 @@ export interface ErofsImage {
   readonly shownConfig: object
   readonly cacheForm: CacheForm
   readonly fill: Fill
+  readonly prefetchFiles?: readonly string[] | undefined
   readonly warmUp?: (options: { readonly signal: AbortSignal }) => Promise<void>
 }
 
@@ -70,6 +72,10 @@ export interface ErofsMountsEnvironment {
 
 interface Entry {
   readonly opened: ErofsImage
+  /** Mounted by a server before this one. */
+  readonly isContinued?: boolean
+  /** The bootstrap that the kernel was given. */
+  readonly kernelSource: string
   readonly mountedAt: Date
   readonly device: string
   readonly superblock: string | undefined
@@ -92,6 +98,7 @@ export class ErofsMounts {
   /** One operation after the other: which superblock is new is told by what there was before. */
   #turn: Promise<unknown> = Promise.resolve()
   #endWatch: (() => void) | undefined
+  #isStateSaved = false
 
   constructor(environment: ErofsMountsEnvironment) {
     this.#env = environment
@@ -160,7 +167,11 @@ export class ErofsMounts {
     const mountpoint = prepareMountpoint(opened.mountpoint)
     const there = this.#mounts.get(mountpoint)?.opened
     if (there !== undefined && there.source === source && there.config === opened.config) return await image.close()
-    if (there !== undefined) throw new CodedError('SERVE_ALREADY_MOUNTED', `something else is mounted on ${mountpoint}: already exists`, { mountpoint })
+    const before = this.#mounts.get(mountpoint)
+    if (before?.isContinued) {
+      await this.#unmount(before)
+      await this.#forget(before)
+    } else if (there !== undefined) throw new CodedError('SERVE_ALREADY_MOUNTED', `something else is mounted on ${mountpoint}: already exists`, { mountpoint })
     const began = performance.now()
     const directory = cacheForm.directory! // refuseUnsuitable has seen to that
     const uses: { file: DeviceFile; blob: ImageBlob }[] = []
@@ -176,7 +187,7 @@ export class ErofsMounts {
       }
       const bootstrap = await kernelBootstrap(image, source, directory)
       try {
-        await this.#mount(mountpoint, bootstrap.path, devices, { opened: { ...opened, mountpoint }, uses, directBlobs })
+        await this.#mount(mountpoint, devices, { opened: { ...opened, mountpoint }, kernelSource: bootstrap.path, uses, directBlobs })
       } finally {
         this.#env.background(async ({ signal }) => {
           if (!bootstrap.isCopy) await readAhead(bootstrap.path, { signal })
@@ -191,12 +202,14 @@ export class ErofsMounts {
     this.#afterMount(uses, opened)
   }
 
-  async #mount(mountpoint: string, bootstrap: string, devices: readonly string[], parts: Pick<Entry, 'opened' | 'uses' | 'directBlobs'>): Promise<void> {
+  async #mount(mountpoint: string, devices: readonly string[], parts: Pick<Entry, 'opened' | 'kernelSource' | 'uses' | 'directBlobs'>): Promise<void> {
     const { journal } = this.#env
-    journal.add({ mountpoint, source: bootstrap })
+    const { kernelSource } = parts
+    await this.#saveState(parts)
+    journal.add({ mountpoint, source: kernelSource })
     try {
       const before = superblocks()
-      await mountFileSystem({ type: 'erofs', options: [['source', bootstrap], ...devices.map((device) => ['device', device] as const)], target: mountpoint })
+      await mountFileSystem({ type: 'erofs', options: [['source', kernelSource], ...devices.map((device) => ['device', device] as const)], target: mountpoint })
       const superblock = newSuperblock(before)
       raiseReadAhead(superblock)
       this.#mounts.set(mountpoint, { ...parts, superblock, mountedAt: new Date(), device: mountedDevice(mountpoint) ?? '' })
@@ -205,6 +218,71 @@ export class ErofsMounts {
       throw error
     }
     this.#watch()
+    await this.#saveState()
+  }
+
+  /** Tells the keeper, for the next server, what there is and what is just going to be. */
+  async #saveState(...coming: readonly Pick<Entry, 'opened' | 'kernelSource'>[]): Promise<void> {
+    const entries: (Pick<Entry, 'opened' | 'kernelSource'> & { readonly superblock?: string | undefined })[] = [...this.#mounts.values(), ...this.#detached, ...coming]
+    const kept = entries.filter(({ opened }) => opened.fill === 'fanotify').map(({ opened, kernelSource, superblock }): KeptMount => {
+      const { mountpoint, source, config, fill, prefetchFiles } = opened
+      return { mountpoint, source, kernelSource, config, fill, prefetchFiles, superblock }
+    })
+    if (kept.length > 0 || this.#isStateSaved) await this.#env.filler.saveState(encodeMounts(kept))
+    this.#isStateSaved = kept.length > 0
+  }
+
+  /**
+   * Continues the mounts that a server before this one told the keeper of, as far as they are there and their images can be opened. Those that are mounted.
+   */
+  async resume(state: Uint8Array, open: OpenErofs): Promise<ReadonlySet<string>> {
+    const continued = new Set<string>()
+    this.#isStateSaved = true
+    for (const kept of decodeMounts(state)) {
+      const { mountpoint, kernelSource } = kept
+      const device = mountsOn(mountpoint).find(({ type, source }) => type === 'erofs' && source === kernelSource)?.device
+      const { superblock } = kept
+      if (device === undefined && (superblock === undefined || !isAlive(superblock))) continue
+      try {
+        const opened = await open(kept, { signal: this.#env.signal })
+        refuseUnsuitable(opened.image, opened.cacheForm)
+        const uses = opened.image.blobs.map((blob) => ({ file: this.#fileOf(blob, opened.cacheForm.directory!), blob }))
+        const left = uses.filter(({ file }) => this.#env.filler.isLeft(file))
+        for (const { file } of left) await this.#env.filler.hold(file)
+        const entry: Entry = { opened: { ...opened, mountpoint }, isContinued: true, kernelSource, mountedAt: new Date(), device: device ?? '', superblock, uses, directBlobs: uses.length - left.length }
+        if (device === undefined) this.#detached.add(entry)
+        else {
+          this.#mounts.set(mountpoint, entry)
+          continued.add(mountpoint)
+          this.#watch()
+        }
+        this.#afterMount(uses, opened)
+      } catch (error) {
+        publish('serve:warning:raised', { message: `${mountpoint} cannot be continued: ${error instanceof Error ? error.message : String(error)}` })
+      }
+    }
+    return continued
+  }
+
+  /** Gives up all mounts that need one of `devices`, which nobody can answer for any more: cuts them, so that whoever reads gets an error. */
+  async abandon(devices: ReadonlySet<DeviceFile>): Promise<void> {
+    for (const file of devices) file.unlink()
+    await this.#inTurn(async () => {
+      for (const entry of [...this.#mounts.values(), ...this.#detached]) {
+        if (!entry.uses.some(({ file }) => devices.has(file))) continue
+        await this.#unmount(entry).catch(() => {}) // it stays, and says EIO
+        this.#mounts.delete(entry.opened.mountpoint)
+        this.#env.journal.remove(entry.opened.mountpoint)
+        this.#detached.delete(entry)
+        for (const { file, blob } of entry.uses) file.detach(blob)
+        await entry.opened.image.close()
+      }
+      for (const file of devices) {
+        await file.cut()
+        this.#files.delete(file.key)
+        await file.close()
+      }
+    })
   }
 
   // Nobody waits for these: until a worker knows where chunks lie, this thread answers.
@@ -212,6 +290,11 @@ export class ErofsMounts {
     this.#env.background(async (options) => {
       await Promise.allSettled(uses.map(({ file }) => file.prepare(options))) // who reads will hear of a failure
       if (warmUp) await warmUp(options)
+      for (const { file } of uses) {
+        if (!this.#env.filler.isHeld(file)) continue
+        await file.scrub(options)
+        this.#env.filler.lookWhetherComplete(file)
+      }
     })
   }
 
@@ -241,6 +324,11 @@ export class ErofsMounts {
     this.#mounts.delete(entry.opened.mountpoint)
     this.#env.journal.remove(entry.opened.mountpoint)
     this.#detached.add(entry)
+    await this.#dropUnused()
+    await this.#saveState().catch(() => {}) // without a keeper there is no next server either
+  }
+
+  async #dropUnused(): Promise<void> {
     for (const one of [...this.#detached]) {
       if (isAlive(one.superblock)) continue
       this.#detached.delete(one)

@@ -5,13 +5,12 @@
 //   <run directory>/devices-<hash>.json   this journal
 //   <run directory>/keeper-<hash>         socket of the keeper of fanotify's descriptors
 
-import { createHash } from 'node:crypto'
 import { closeSync, constants, existsSync, fstatSync, mkdirSync, openSync, readFileSync, rmdirSync, rmSync, writeSync } from 'node:fs'
-import path from 'node:path'
 import { publish } from '../../core/diagnostics.ts'
 import { CodedError, isSystemError } from '../../core/errors.ts'
 import { native } from '../../native/load.ts'
 import { detach, mountsOn } from '../mountpoint.ts'
+import { erofsNames } from './names.ts'
 
 /** A mount that was made, or was going to be made, by the daemon. */
 export interface JournalRow { readonly mountpoint: string; readonly source: string }
@@ -34,8 +33,10 @@ export class Journal implements Disposable {
   readonly #rows = new Map<string, JournalRow>()
   /** Of the file, bytes. */
   #length = 0
+  /** What the daemon before this one wrote. */
+  #left: Content | undefined
 
-  /** Locks the journal and detaches what a daemon of that name has left. @throws SERVE_MOUNT when such a daemon lives, or the directory cannot be used */
+  /** Locks the journal of a daemon. To be followed by `recover`. @throws SERVE_MOUNT when such a daemon lives, or the directory cannot be used */
   static open(runDirectory: string, name: string): Journal {
     try {
       return new Journal(runDirectory, name)
@@ -46,11 +47,10 @@ export class Journal implements Disposable {
   }
 
   private constructor(runDirectory: string, name: string) {
-    const hash = createHash('sha256').update(name).digest('hex').slice(0, 16)
-    const base = path.join(runDirectory, `devices-${hash}`)
-    this.devices = base
-    this.keeper = path.join(runDirectory, `keeper-${hash}`)
-    this.#file = `${base}.json`
+    const { devices, journal, keeper } = erofsNames(runDirectory, name)
+    this.devices = devices
+    this.keeper = keeper
+    this.#file = journal
     mkdirSync(runDirectory, { recursive: true, mode: 0o700 })
     this.#fd = openSync(this.#file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
     if (native().flock(this.#fd, LOCK_EXCLUSIVE_NOW) < 0) {
@@ -59,13 +59,27 @@ export class Journal implements Disposable {
     }
     try {
       this.#length = fstatSync(this.#fd).size
-      this.#recover()
-      mkdirSync(this.devices, { recursive: true, mode: 0o700 })
-      this.#write()
+      this.#left = this.#read()
     } catch (error) {
       closeSync(this.#fd)
       throw error
     }
+  }
+
+  /** Detaches what a daemon of that name has left, but for the mountpoints that are `continued`. */
+  recover(continued: ReadonlySet<string>): void {
+    const left = this.#left
+    for (const row of left?.bootId === bootId() ? left.mounts : []) {
+      const { mountpoint, source } = row
+      if (continued.has(mountpoint)) this.#rows.set(mountpoint, row)
+      if (continued.has(mountpoint) || !mountsOn(mountpoint).some((mount) => mount.type === 'erofs' && mount.source === source)) continue
+      publish('serve:warning:raised', { message: `${mountpoint} was left behind by a daemon that died: detaching it` })
+      // from the top: what somebody has mounted over it stays only where it is not ours
+      if (mountsOn(mountpoint).at(-1)?.source === source) detach(mountpoint)
+    }
+    while (existsInList(this.devices)) detach(this.devices)
+    mkdirSync(this.devices, { recursive: true, mode: 0o700 })
+    this.#write()
   }
 
   /** To be called before the mount. */
@@ -88,17 +102,6 @@ export class Journal implements Disposable {
     }
     rmSync(this.#file, { force: true })
     closeSync(this.#fd)
-  }
-
-  #recover(): void {
-    const left = this.#read()
-    for (const { mountpoint, source } of left?.bootId === bootId() ? left.mounts : []) {
-      if (!mountsOn(mountpoint).some((mount) => mount.type === 'erofs' && mount.source === source)) continue
-      publish('serve:warning:raised', { message: `${mountpoint} was left behind by a daemon that died: detaching it` })
-      // from the top: what somebody has mounted over it stays only where it is not ours
-      if (mountsOn(mountpoint).at(-1)?.source === source) detach(mountpoint)
-    }
-    while (existsInList(this.devices)) detach(this.devices)
   }
 
   // A damaged journal is none: at worst a dead mount stays, and says EIO.

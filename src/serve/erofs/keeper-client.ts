@@ -1,7 +1,7 @@
 // The keeper as the server sees it: a process of its own (native/keeper) that holds what must outlive a server, and hands on what the kernel asks.
 
 import { spawn } from 'node:child_process'
-import { closeSync, writeSync } from 'node:fs'
+import { closeSync, fstatSync, readSync, writeSync } from 'node:fs'
 import { CodedError } from '../../core/errors.ts'
 import { native } from '../../native/load.ts'
 import { untilReady, watchDescriptor } from '../../native/poll.ts'
@@ -11,7 +11,7 @@ import { ERRNO } from '../errno.ts'
 import { explainMark } from './transport.ts'
 
 /** A question of the kernel: may these bytes of that kept file be read? */
-export interface Question { readonly file: number; readonly event: number; readonly offset: number; readonly length: number }
+export interface Question { readonly file: number; readonly event: number; readonly serial: number; readonly offset: number; readonly length: number }
 
 export interface KeeperEvents {
   /** Each is to be answered with `answer`. */
@@ -25,39 +25,47 @@ const PATIENCE_MS = 10_000
 
 /** A connection to a keeper. */
 export class KeeperClient {
-  /** Descriptors of files that a server before this one has left in the keeper's care, by their number there; for whoever `takeLeft`s them. */
+  /** Descriptors of files that are in the keeper's care from before this connection, by their number there; open as long as it is. */
   readonly left = new Map<number, number>()
   /** Descriptor of what that server wanted us to know. */
   #state = -1
-  /** Of fanotify: as long as we have it too, no read passes when both holders are lost. */
+  /** Of fanotify. */
   #questions = -1
   readonly #fd: number
   readonly #events: KeeperEvents
   readonly #unwatch: () => void
   readonly #waiting: { readonly kind: number; readonly resolve: (row: KeeperRow) => void; readonly reject: (error: Error) => void }[] = []
   #outbox: Uint8Array[] = []
-  #answers: Pick<KeeperRow, 'kind' | 'event' | 'error'>[] = []
+  #answers: Pick<KeeperRow, 'kind' | 'event' | 'serial' | 'error'>[] = []
   #unwatchWrite: (() => void) | undefined
   #isClosed = false
   readonly #packet = new Uint8Array(MAX_PACKET)
   readonly #descriptors = new Int32Array(2)
 
-  /** Connects to the keeper behind `socket`, which is started when there is none. @throws SERVE_KEEPER, NATIVE_UNAVAILABLE */
-  static async open(socket: string, events: KeeperEvents): Promise<KeeperClient> {
-    for (let started = false; ; started = true) {
-      const fd = native().unixConnect(Buffer.from(socket), true)
-      if (fd >= 0) {
-        const client = new KeeperClient(fd, events)
-        try {
-          await client.#greet()
-          return client
-        } catch (error) {
-          client.close()
-          if (started) throw error
-        }
-      } else if (started) throw new CodedError('SERVE_KEEPER', `the keeper does not answer on ${socket}: errno ${-fd}`, { socket, errno: -fd })
-      await startKeeper(socket)
+  /** Connects to the keeper behind `socket`; undefined when there is none. @throws SERVE_KEEPER */
+  static async connect(socket: string, events: KeeperEvents): Promise<KeeperClient | undefined> {
+    const fd = native().unixConnect(Buffer.from(socket), true)
+    if (fd === -ERRNO.ENOENT || fd === -ERRNO.ECONNREFUSED) return undefined // both holders listen: there is neither
+    if (fd < 0) throw new CodedError('SERVE_KEEPER', `the keeper does not answer on ${socket}: errno ${-fd}`, { socket, errno: -fd })
+    const client = new KeeperClient(fd, events)
+    try {
+      await Promise.all([client.#send(encodeRows([{ kind: KEEPER.HELLO }])), client.#wait(KEEPER.WELCOME), client.#wait(KEEPER.FILE_KEPT)])
+      return client
+    } catch (error) {
+      client.close()
+      client.closeQuestions()
+      throw error
     }
+  }
+
+  /** The same; one is started when there is none, or it is just ending. @throws SERVE_KEEPER, NATIVE_UNAVAILABLE */
+  static async open(socket: string, events: KeeperEvents): Promise<KeeperClient> {
+    const found = await this.connect(socket, events).catch(() => undefined)
+    if (found !== undefined) return found
+    await startKeeper(socket)
+    const client = await this.connect(socket, events)
+    if (client === undefined) throw new CodedError('SERVE_KEEPER', `the keeper does not answer on ${socket}`, { socket })
+    return client
   }
 
   private constructor(fd: number, events: KeeperEvents) {
@@ -84,6 +92,20 @@ export class KeeperClient {
     await this.#wait(KEEPER.RELEASED)
   }
 
+  /** Every byte that an image needs of it is synced and verified: nobody is asked about it any more when it resolves; `keep` marks it again. @throws SERVE_KEEPER */
+  async complete(file: number): Promise<void> {
+    this.#send(encodeRows([{ kind: KEEPER.COMPLETE, file }]))
+    await this.#wait(KEEPER.COMPLETED)
+  }
+
+  /** What the server before this one wanted us to know; undefined when there was none. */
+  readState(): Uint8Array | undefined {
+    if (this.#state < 0) return undefined
+    const bytes = new Uint8Array(fstatSync(this.#state).size)
+    for (let done = 0; done < bytes.length;) done += readSync(this.#state, bytes, done, bytes.length - done, done)
+    return bytes
+  }
+
   /** What the next server is to know. @throws SERVE_KEEPER */
   async saveState(bytes: Uint8Array): Promise<void> {
     const file = native().memfdCreate('nydusd-erofs-state')
@@ -98,9 +120,9 @@ export class KeeperClient {
   }
 
   /** Lets a read go on, or fail with EIO. */
-  answer(event: number, error: number): void {
+  answer({ event, serial }: Question, error: number): void {
     if (this.#answers.length === 0) queueMicrotask(() => this.#sendAnswers())
-    this.#answers.push({ kind: KEEPER.ANSWER, event, error })
+    this.#answers.push({ kind: KEEPER.ANSWER, event, serial, error })
   }
 
   /** This server ends on purpose: what is asked until the next one comes is to fail. A keeper with nothing in its care is gone when it resolves. */
@@ -110,26 +132,28 @@ export class KeeperClient {
     this.#send(encodeRows([{ kind: KEEPER.BYE }]))
     const fd = isLast ? native().duplicateFd(this.#fd) : -1
     this.close()
+    this.closeQuestions()
     if (fd < 0) return
     await untilClosed(fd)
     native().closeFd(fd)
   }
 
-  /** Ends the connection; the keeper goes on. */
+  /** Ends the connection; the keeper goes on. Our copy of fanotify's descriptor stays open: as long as there is one, no read passes. */
   close(): void {
     if (this.#isClosed) return
     this.#sendAnswers()
     this.#isClosed = true
     this.#unwatch()
     this.#unwatchWrite?.()
-    for (const fd of [this.#fd, this.#state, this.#questions, ...this.left.values()]) if (fd >= 0) native().closeFd(fd)
+    for (const fd of [this.#fd, this.#state, ...this.left.values()]) if (fd >= 0) native().closeFd(fd)
     this.left.clear()
     for (const { reject } of this.#waiting.splice(0)) reject(new CodedError('SERVE_KEEPER', 'the keeper is lost'))
   }
 
-  async #greet(): Promise<void> {
-    this.#send(encodeRows([{ kind: KEEPER.HELLO }]))
-    await Promise.all([this.#wait(KEEPER.WELCOME), this.#wait(KEEPER.FILE_KEPT)])
+  /** If both holders are lost too, reads pass from now on: whatever is not complete must be unreadable before. */
+  closeQuestions(): void {
+    if (this.#questions >= 0) native().closeFd(this.#questions)
+    this.#questions = -1
   }
 
   #wait(kind: number): Promise<KeeperRow> {

@@ -1,11 +1,13 @@
 // What a daemon has of kernel EROFS: the journal, the devices' FUSE session, the mounts, and their end in good order. Loaded when it is first needed.
 
 import { publish } from '../../core/diagnostics.ts'
+import { CodedError } from '../../core/errors.ts'
 import type { MountInfo } from '../daemon/mounts.ts'
 import type { MissDesk } from '../miss-desk.ts'
 import { within, type WorkerPool } from '../worker/pool.ts'
+import type { DeviceFile } from './device-file.ts'
 import { DeviceSession } from './device-session.ts'
-import { type ErofsImage, ErofsMounts, UMOUNT_PATIENCE_MS } from './erofs-mounts.ts'
+import { type ErofsImage, ErofsMounts, type OpenErofs, UMOUNT_PATIENCE_MS } from './erofs-mounts.ts'
 import { Filler } from './filler.ts'
 import { Journal } from './journal.ts'
 
@@ -21,8 +23,10 @@ export interface ErofsServiceOptions {
   readonly name: string
   readonly signal: AbortSignal
   background(task: (options: { readonly signal: AbortSignal }) => Promise<void>): void
-  /** The last mount went away without our doing, and nobody reads from it any more. */
-  finished(): void
+  /** Opens what a server before this one has mounted; without it that is detached. */
+  readonly open: OpenErofs | undefined
+  /** The last mount went away without our doing, and nobody reads from it any more. `error`: it had to be given up. */
+  finished(error?: Error): void
 }
 
 /** Kernel EROFS of one daemon. */
@@ -30,15 +34,27 @@ export class ErofsService {
   readonly #options: ErofsServiceOptions
   readonly #journal: Journal
   readonly #session: DeviceSession
+  readonly #filler: Filler
   readonly #mounts: ErofsMounts
   #isEnding = false
 
-  /** @throws SERVE_MOUNT when another daemon of that name lives, or the directory cannot be used */
-  constructor(options: ErofsServiceOptions) {
+  /** Continues what a server of that name has left with a keeper, detaches what it has left else. @throws SERVE_MOUNT when another daemon of that name lives, or the directory cannot be used */
+  static async open(options: ErofsServiceOptions): Promise<ErofsService> {
+    const service = new ErofsService(options)
+    const filler = service.#filler
+    const state = await filler.resume()
+    const continued = state && options.open ? await service.#mounts.resume(state, options.open) : new Set<string>()
+    service.#journal.recover(continued)
+    filler.resumed()
+    return service
+  }
+
+  private constructor(options: ErofsServiceOptions) {
     this.#options = options
     this.#journal = Journal.open(options.runDirectory, options.name)
     this.#session = new DeviceSession({ ...options, directory: this.#journal.devices, ended: () => this.#ended() })
-    const filler = new Filler({ socket: this.#journal.keeper, signal: options.signal, lost: () => this.#lost() })
+    const filler = new Filler({ socket: this.#journal.keeper, signal: options.signal, lost: async (devices) => await this.#lost(devices) })
+    this.#filler = filler
     this.#mounts = new ErofsMounts({ ...options, journal: this.#journal, session: this.#session, filler, gone: (mountpoint) => this.#gone(mountpoint) })
   }
 
@@ -88,8 +104,11 @@ export class ErofsService {
     else publish('serve:warning:raised', { message: 'the devices of kernel EROFS mounts were taken away: what is not in the page cache reads EIO' })
   }
 
-  #lost(): void {
-    if (!this.#isEnding) publish('serve:warning:raised', { message: 'the keeper of kernel EROFS mounts is lost: what is not in the page cache reads EIO' })
+  async #lost(devices: ReadonlySet<DeviceFile>): Promise<void> {
+    const error = new CodedError('SERVE_KEEPER', 'both holders of fanotify are lost: what was not complete of the kernel EROFS mounts reads EIO from now on')
+    publish('serve:warning:raised', { message: error.message })
+    await this.#mounts.abandon(devices)
+    if (!this.#isEnding && this.#mounts.list().length === 0) this.#options.finished(error)
   }
 
   #gone(mountpoint: string): void {

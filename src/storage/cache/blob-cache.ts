@@ -192,7 +192,7 @@ export class BlobCache {
     let written = false
     try {
       for (const run of runs) {
-        if (fstatSync(this.dataFd).size < this.#size) await this.#regrow()
+        if (fstatSync(this.dataFd).size < this.#size && !await this.#regrow()) return false
         await this.#io.write(this.dataFd, this.#cipher?.encrypt(run.bytes) ?? run.bytes, run.offset) // 2
         this.#publish(run) // 3
         written = true
@@ -252,13 +252,20 @@ export class BlobCache {
   }
 
   // Somebody cut the file. A write behind its end would turn everything between into zeros, so first nobody may believe in that any more.
-  async #regrow(): Promise<void> {
+  // False when the file has no name any more: whoever cut it wants it short, so that a device that has it open reads no zeros.
+  async #regrow(): Promise<boolean> {
     const lost = this.#ready.revokeBeyond(fstatSync(this.dataFd).size)
     this.#map.update(lost, false) // a hint only: who meets such a chunk verifies it
     publish('storage:cache:degraded', { directory: this.#directory, reason: `a cache file was cut short: ${lost.length} chunks are fetched again` })
     await delay(READERS_GRACE_MS)
+    const { size, nlink } = fstatSync(this.dataFd)
+    if (nlink === 0) {
+      this.#vanished()
+      return false
+    }
     // another process may have done the same meanwhile, and stored
-    if (fstatSync(this.dataFd).size < this.#size) ftruncateSync(this.dataFd, this.#size)
+    if (size < this.#size) ftruncateSync(this.dataFd, this.#size)
+    return true
   }
 
   #publish({ bytes, chunks }: VerifiedRun): void {
