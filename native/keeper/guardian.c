@@ -65,6 +65,7 @@ bool guardian_begin(void) {
     setsid();
     prctl(PR_SET_NAME, "nydusd-guardian");
     group_enter("nydusd-guardian");
+    if (!files_prepare()) _exit(1);
     const Row row = {.kind = HELLO};
     if (packet_send(channel, &row, sizeof row, NULL, 0) == sizeof row) watch();
     close(channel); // the keeper is gone

@@ -77,6 +77,7 @@ int questions_mark(int file);   // 0 or an errno
 void questions_unmark(int file);
 void questions_read(void);      // writes down what the kernel asks
 void questions_recall(void);    // what a process that died has read, before this one reads
+void questions_sweep(void);     // fails what others have read of whom nothing is left, whatever its number: else a number of ours could mean one of theirs
 void questions_answer(uint32_t event, uint32_t error);
 int descriptor_raise(int fd);   // the same one above MAX_OPEN; -1 stays
 
@@ -84,6 +85,7 @@ int descriptor_raise(int fd);   // the same one above MAX_OPEN; -1 stays
 int file_add(int fd, uint32_t *file); // 0, EEXIST when it is kept already, or another errno
 void file_drop(uint32_t file);
 bool file_is_used(uint32_t file);     // somebody else has it open
+bool files_prepare(void);             // what `files_cut` needs, made while all is well; once in each process
 void files_cut(void);                 // reads fail from now on, whatever happens to us
 
 // --- server.c ---

@@ -1,4 +1,5 @@
-// nydusd-keeper SOCKET [REPLACEMENTS]: see keeper.h. Says "ready" on stdout when it listens, or on stderr why it cannot. REPLACEMENTS: tries to replace
+// nydusd-keeper SOCKET [REPLACEMENTS]: see keeper.h.
+// nydusd-keeper --cut COUNT: for a server whose holders are lost, with fanotify's descriptor as 3 and those of COUNT devices after it: cuts them. Says "ready" on stdout when it listens, or on stderr why it cannot. REPLACEMENTS: tries to replace
 // the other holder before it counts as lost.
 #include "keeper.h"
 #include <errno.h>
@@ -69,7 +70,6 @@ static void give_up(void) {
   journal->alone = true;
   files_cut();
   unlink(socket_path);
-  deny_all();
   if (server >= 0) shutdown(server, SHUT_RDWR);
 }
 
@@ -116,13 +116,24 @@ _Noreturn void keeper_run(void) {
   }
 }
 
+static int cut(int count) {
+  questions = descriptor_raise(3);
+  for (int i = 0; i < count; i++) {
+    uint32_t file;
+    file_add(descriptor_raise(4 + i), &file);
+  }
+  journal->alone = true;
+  questions_sweep(); // before any is read
+  if (!files_prepare()) fail("thread");
+  files_cut();
+  return 0;
+}
+
 int main(int argc, char **argv) {
   if (argc < 2) {
     fputs("nydusd-keeper is started by nydusd\n", stderr);
     return 2;
   }
-  socket_path = argv[1];
-  if (argc > 2) replacements = atoi(argv[2]);
   const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGIO}; // they end with the last device, whatever a service manager thinks
   for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) signal(ignored[i], SIG_IGN);
   const struct rlimit limit = {MAX_OPEN + MAX_FILES + 64, MAX_OPEN + MAX_FILES + 64};
@@ -130,6 +141,9 @@ int main(int argc, char **argv) {
   journal = mmap(NULL, sizeof *journal, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (journal == MAP_FAILED) fail("memory");
   memset(kept, -1, sizeof kept);
+  if (strcmp(argv[1], "--cut") == 0) return argc == 3 ? cut(atoi(argv[2])) : 2;
+  socket_path = argv[1];
+  if (argc > 2) replacements = atoi(argv[2]);
   if (!questions_begin()) fail("fanotify_init");
   listen_on(socket_path);
   setsid();
@@ -139,6 +153,7 @@ int main(int argc, char **argv) {
     if (write(oom, "-1000", 5) < 0) {} // as far as it is allowed
     close(oom);
   }
+  if (!files_prepare()) fail("thread");
   if (!guardian_begin()) fail("guardian");
   if (write(1, "ready\n", 6) < 0) {}
   int null = open("/dev/null", O_RDWR);

@@ -32,11 +32,12 @@ int questions_mark(int file) { return fanotify_mark(questions, FAN_MARK_ADD, FAN
 
 void questions_unmark(int file) { fanotify_mark(questions, FAN_MARK_REMOVE, FAN_PRE_ACCESS, kept[file], NULL); }
 
-static void respond(int fd, uint32_t response) {
+static bool respond(int fd, uint32_t response) {
   struct fanotify_response answer = {.fd = fd, .response = response};
   ssize_t written;
   do written = write(questions, &answer, sizeof answer);
-  while (written < 0 && errno == EINTR); // ENOENT: whoever died has answered already
+  while (written < 0 && errno == EINTR);
+  return written == sizeof answer; // else whoever died has answered already
 }
 
 int descriptor_raise(int fd) {
@@ -53,6 +54,11 @@ void questions_answer(uint32_t event, uint32_t error) {
   close((int)event);
 }
 
+void questions_sweep(void) {
+  for (int number = 0; number < MAX_OPEN; number++)
+    while (respond(number, DENY_EIO)) {}
+}
+
 static uint32_t file_of(int fd) {
   struct stat status;
   if (fstat(fd, &status) < 0) return MAX_FILES;
@@ -63,6 +69,11 @@ static uint32_t file_of(int fd) {
 
 static void note(const struct fanotify_event_metadata *event, const char *end) {
   if (event->fd < 0) return; // the kernel had no descriptor for it, and has failed the read
+  if (event->pid == getpid()) { // we never read these files: it is the cutting
+    respond(event->fd, FAN_ALLOW);
+    close(event->fd);
+    return;
+  }
   const Range *range = NULL;
   for (const char *at = (const char *)event + event->metadata_len; at + sizeof(struct fanotify_event_info_header) <= end;) {
     const struct fanotify_event_info_header *info = (const void *)at;
@@ -95,7 +106,7 @@ static void take(size_t length, bool ours) {
     const char *end = (const char *)event + event->event_len;
     if (ours) {
       note(event, end);
-    } else if (event->fd >= 0 && event->fd < MAX_OPEN && journal->open[event->fd].file == 0) {
+    } else if (event->fd >= 0 && (event->fd >= MAX_OPEN || journal->open[event->fd].file == 0)) {
       // its descriptor is gone with its process: which file it was of is not known any more
       respond(event->fd, DENY_EIO);
     }

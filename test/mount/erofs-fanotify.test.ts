@@ -2,17 +2,20 @@
 // never a zero that is not in the image.
 
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, readdirSync, renameSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, readdirSync, renameSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { mountsOn } from '../../src/serve/mountpoint.ts'
-import { dropCaches, ErofsScratch, FileReaders, filesOf, readAll, transportOf } from '../support/erofs.ts'
+import { dropCaches, ErofsScratch, FileReaders, filesOf, readApart, transportOf } from '../support/erofs.ts'
 import { differences, expectOfCase, scanDirectory } from '../support/expect.ts'
 import { eventually, pause, runNydusd, startNydusd } from '../support/nydusd.ts'
 import { requires } from '../support/requires.ts'
 
 const CASE = 'v6-rich-chunk64k'
 const FANOTIFY = ['--fill', 'fanotify'] as const
+/** The largest of its 829 files, with most of its bytes. */
+const FILES = filesOf(CASE).sort((a, b) => b.size! - a.size!).slice(0, 60)
+const ALL_RIGHT = { right: FILES.length, failed: 0, wrong: [] }
 
 describe.runIf(requires.root)('nydusd erofs --fill fanotify', () => {
   it.each(['v6-rich-zstd', 'merge-all-lists', 'only-metadata'])('shows the tree that the image has, and leaves nothing behind: %s', async (name) => {
@@ -34,11 +37,11 @@ describe.runIf(requires.root)('nydusd erofs --fill fanotify', () => {
     renameSync(scratch.blobs, away)
     mkdirSync(scratch.blobs)
     await using _daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
-    expect(readAll(scratch.mountpoint, CASE)).toEqual({ right: 0, failed: filesOf(CASE).length })
+    expect(await readApart(scratch.mountpoint, FILES)).toEqual({ right: 0, failed: FILES.length, wrong: [] })
     for (const blob of readdirSync(away)) renameSync(path.join(away, blob), path.join(scratch.blobs, blob))
-    expect(readAll(scratch.mountpoint, CASE)).toEqual({ right: filesOf(CASE).length, failed: 0 })
+    expect(await readApart(scratch.mountpoint, FILES)).toEqual(ALL_RIGHT)
     dropCaches()
-    expect(readAll(scratch.mountpoint, CASE)).toEqual({ right: filesOf(CASE).length, failed: 0 })
+    expect(await readApart(scratch.mountpoint, FILES)).toEqual(ALL_RIGHT)
   })
 
   it('keeps readers waiting when its server is killed, and the next one answers them', async () => {
@@ -48,7 +51,7 @@ describe.runIf(requires.root)('nydusd erofs --fill fanotify', () => {
     const holders = scratch.holders()
     expect([holders.keeper.length, holders.guardian.length]).toEqual([1, 1])
     first.child.kill('SIGSTOP')
-    const readers = new FileReaders(scratch.mountpoint, filesOf(CASE), { threads: 4 })
+    const readers = new FileReaders(scratch.mountpoint, FILES, { threads: 4 })
     await eventually(() => readers.underWay === 4, 'readers wait')
     first.child.kill('SIGKILL')
     await first.ended
@@ -56,7 +59,7 @@ describe.runIf(requires.root)('nydusd erofs --fill fanotify', () => {
     expect(readers.finished).toBe(0)
     {
       await using _next = await startNydusd(scratch, args)
-      expect(await readers.done).toEqual({ right: filesOf(CASE).length, failed: 0, wrong: [] })
+      expect(await readers.done).toEqual(ALL_RIGHT)
       expect(mountsOn(scratch.mountpoint).length).toBe(1)
       expect(scratch.holders()).toEqual(holders)
     }
@@ -68,7 +71,7 @@ describe.runIf(requires.root)('nydusd erofs --fill fanotify', () => {
     await using daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
     const before = scratch.holders()
     daemon.child.kill('SIGSTOP')
-    const readers = new FileReaders(scratch.mountpoint, filesOf(CASE), { threads: 4 })
+    const readers = new FileReaders(scratch.mountpoint, FILES, { threads: 4 })
     await eventually(() => readers.underWay === 4, 'readers wait')
     for (const role of ['keeper', 'guardian', 'keeper', 'guardian'] as const) {
       const { [role]: [victim] } = scratch.holders()
@@ -80,8 +83,102 @@ describe.runIf(requires.root)('nydusd erofs --fill fanotify', () => {
     }
     expect(readers.finished).toBe(0)
     daemon.child.kill('SIGCONT')
-    expect(await readers.done).toEqual({ right: filesOf(CASE).length, failed: 0, wrong: [] })
+    expect(await readers.done).toEqual(ALL_RIGHT)
     expect(scratch.holders()).not.toEqual(before)
+  })
+
+  it('fails reads for good when a holder is lost that cannot be replaced, also when the other one and the server die afterwards', async () => {
+    using scratch = new ErofsScratch()
+    scratch.startKeeper(0)
+    await eventually(() => scratch.holders().guardian.length === 1, 'there are two holders')
+    const daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
+    const [cached, ...others] = FILES
+    const fd = openSync(scratch.mountpoint + cached!.path, 'r') // so that the mount lives on when it is detached
+    const held = [{ path: `/proc/${process.pid}/fd/${fd}`, sha256: cached!.sha256 }]
+    expect(await readApart('', held)).toEqual({ right: 1, failed: 0, wrong: [] })
+    daemon.child.kill('SIGSTOP')
+    const readers = new FileReaders(scratch.mountpoint, others, { threads: 4 })
+    await eventually(() => readers.underWay === 4, 'readers wait')
+    try {
+      process.kill(scratch.holders().guardian[0]!, 'SIGKILL')
+      const { right, failed, wrong } = await readers.done
+      expect([wrong, failed > 0, right + failed]).toEqual([[], true, others.length])
+      await scratch.killAtOnce(daemon.pid, ...scratch.holders().keeper)
+      expect(await readApart('', held)).toMatchObject({ wrong: [] }) // its pages are right, as long as they are there: other tests drop them too
+      dropCaches()
+      expect(await readApart('', held)).toEqual({ right: 0, failed: 1, wrong: [] })
+      const after = await readApart(scratch.mountpoint, FILES)
+      expect([after.wrong, after.right]).toEqual([[], 0])
+    } finally {
+      closeSync(fd)
+      await scratch.killAtOnce(daemon.pid)
+    }
+    await using _next = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
+    expect(await readApart(scratch.mountpoint, FILES)).toEqual(ALL_RIGHT)
+  })
+
+  it('fails reads and ends when both holders die at once', async () => {
+    using scratch = new ErofsScratch()
+    const daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
+    const root = openSync(scratch.mountpoint, 'r') // so that readers find their files when it is detached
+    daemon.child.kill('SIGSTOP')
+    const readers = new FileReaders(`/proc/${process.pid}/fd/${root}`, FILES, { threads: 4 })
+    await eventually(() => readers.underWay === 4, 'readers wait')
+    const { keeper, guardian } = scratch.holders()
+    await scratch.killAtOnce(...keeper, ...guardian)
+    await pause(200)
+    expect(readers.finished).toBe(0) // the server holds the questions too
+    daemon.child.kill('SIGCONT')
+    const { right, failed, wrong } = await readers.done
+    closeSync(root)
+    expect([wrong, failed > 0, right + failed]).toEqual([[], true, FILES.length])
+    expect(await daemon.ended).toMatchObject({ status: 1, stderr: expect.stringContaining('both holders of fanotify are lost') })
+    expect(scratch.isMounted()).toBe(false)
+    await using _next = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
+    expect(await readApart(scratch.mountpoint, FILES)).toEqual(ALL_RIGHT)
+  })
+
+  it.each(['the same boot', 'another boot'])('reads right after everything died at once, in %s', async (when) => {
+    using scratch = new ErofsScratch()
+    const daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
+    const [first, ...others] = FILES
+    const fd = openSync(scratch.mountpoint + first!.path, 'r')
+    try {
+      expect(await readApart(scratch.mountpoint, others.slice(0, 5))).toMatchObject({ right: 5 })
+      const { keeper, guardian } = scratch.holders()
+      await scratch.killAtOnce(daemon.pid, ...keeper, ...guardian)
+      if (when === 'another boot') { // mounts and pages are gone, and so is what was not synced
+        closeSync(fd)
+        execFileSync('umount', [scratch.mountpoint])
+        dropCaches()
+        scratch.changeBoot()
+      } else {
+        await readApart('', [first!].map(({ sha256 }) => ({ path: `/proc/${process.pid}/fd/${fd}`, sha256 }))) // nobody can make this safe: zeros, or what was filled before
+      }
+      await using _next = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
+      expect(await readApart(scratch.mountpoint, FILES)).toEqual(ALL_RIGHT)
+      if (when === 'the same boot') { // the old mount, through whoever uses it
+        expect(await readApart('', [{ path: `/proc/${process.pid}/fd/${fd}`, sha256: first!.sha256 }])).toEqual({ right: 0, failed: 1, wrong: [] })
+      }
+    } finally {
+      if (when === 'the same boot') closeSync(fd)
+    }
+  })
+
+  it('takes the mark away when everything is there and synced: then nobody is needed', async () => {
+    using scratch = new ErofsScratch()
+    const daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
+    expect(scratch.marks()).toBe(1)
+    expect(await readApart(scratch.mountpoint, filesOf(CASE))).toEqual({ right: filesOf(CASE).length, failed: 0, wrong: [] })
+    await eventually(() => scratch.marks() === 0, 'the mark is gone')
+    const { keeper, guardian } = scratch.holders()
+    await scratch.killAtOnce(daemon.pid, ...keeper, ...guardian)
+    dropCaches()
+    expect(await readApart(scratch.mountpoint, filesOf(CASE))).toEqual({ right: filesOf(CASE).length, failed: 0, wrong: [] })
+    await using _next = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
+    await eventually(() => scratch.marks() === 0, 'the background has looked at what was there, and taken the mark away')
+    dropCaches()
+    expect(await readApart(scratch.mountpoint, filesOf(CASE))).toEqual({ right: filesOf(CASE).length, failed: 0, wrong: [] })
   })
 
   it('refuses a cache that cannot be marked, with the reason', async () => {

@@ -2,12 +2,13 @@
 
 import { type ChildProcessByStdio, execFileSync, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import { expect } from 'vitest'
 import { expectOfCase, VECTORS } from './expect.ts'
-import { type RunningDaemon, Scratch } from './nydusd.ts'
+import { erofsNames } from '../../src/serve/erofs/names.ts'
+import { eventually, type RunningDaemon, Scratch } from './nydusd.ts'
 
 export const bootOf = (name: string): string => path.join(VECTORS, name, 'image.boot')
 export const filesOf = (name: string) => expectOfCase(name)!.filter(({ type, size, path: file }) => type === 'reg' && size! > 0 && /^[\x20-\x7e]*$/.test(file))
@@ -46,6 +47,31 @@ export class ErofsScratch extends Scratch {
     return { keeper: called('nydusd-keeper'), guardian: called('nydusd-guardian') }
   }
 
+  /** How many files the keeper has marked. */
+  marks(): number {
+    const [keeper] = this.holders().keeper
+    if (keeper === undefined) return 0
+    return readdirSync(`/proc/${keeper}/fdinfo`).map((fd) => textOf(`/proc/${keeper}/fdinfo/${fd}`).split('\n').filter((line) => line.startsWith('fanotify ino:')).length).reduce((a, b) => Math.max(a, b), 0)
+  }
+
+  /** Kills processes in the same instant, as far as that can be: none hears of the others. */
+  async killAtOnce(...pids: readonly number[]): Promise<void> {
+    for (const signal of ['SIGSTOP', 'SIGKILL'] as const) for (const pid of pids) kill(pid, signal)
+    await eventually(() => pids.every((pid) => !existsSync(`/proc/${pid}/maps`) || textOf(`/proc/${pid}/stat`).includes(') Z ')), 'they are gone')
+  }
+
+  /** Makes the journal one of an earlier boot of this machine. */
+  changeBoot(): void {
+    const { journal } = erofsNames(this.run, this.mountpoint)
+    writeFileSync(journal, readFileSync(journal, 'utf8').replace(/"bootId":"[^"]*"/, '"bootId":"00000000-0000-0000-0000-000000000000"'))
+  }
+
+  /** A keeper that replaces a lost guardian so many times, for the daemon of this scratch. */
+  startKeeper(replacements: number): void {
+    mkdirSync(this.run, { mode: 0o700 })
+    execFileSync('setsid', ['-f', path.resolve(import.meta.dirname, '../../build/nydusd-keeper'), erofsNames(this.run, this.mountpoint).keeper, String(replacements)], { stdio: 'ignore' })
+  }
+
   override [Symbol.dispose](): void {
     while (this.isMounted()) execFileSync('umount', ['-l', this.mountpoint])
     const { keeper, guardian } = this.holders()
@@ -73,6 +99,9 @@ export function readAll(mountpoint: string, name: string): { right: number; fail
   }
   return counts
 }
+
+/** LIMIT: reading a fixture takes a second; this bounds a mount that hangs. */
+const READ_MS = 60_000
 
 // Each thread takes the next file; what it finds is a line. A wrong byte is worse than anything else, so the bytes are told apart from zeros.
 const READER = String.raw`
@@ -132,6 +161,16 @@ export class FileReaders {
   kill(): void {
     this.#child.kill('SIGKILL')
   }
+}
+
+/** What another process finds that reads each of `files` once: this one must not wait for itself. Fails when it does not come to an end. */
+export async function readApart(mountpoint: string, files: readonly { readonly path: string; readonly sha256?: string | undefined }[], { threads = 4 } = {}): Promise<Found> {
+  const readers = new FileReaders(mountpoint, files, { threads })
+  const timer = setTimeout(() => readers.kill(), READ_MS)
+  const found = await readers.done
+  clearTimeout(timer)
+  expect(found.right + found.failed + found.wrong.length, 'files that were read').toBe(files.length)
+  return found
 }
 
 /** How a mount's data arrives, as the API says it. */

@@ -17,7 +17,7 @@ export async function startErofs(daemon: Daemon, values: Values, options: OpenOp
     async mountErofs() {
       const { config } = await configurationOf(values, options.imagePullAuth)
       const request = { mountpoint: path.resolve(values.get('mountpoint')!), source: values.get('bootstrap')!, config, fill, prefetchFiles: prefetchFilesOf(values) }
-      await daemon.mountErofs(await openErofs(request, options))
+      await daemon.mountErofs(async () => await openErofs(request, options))
     },
     async mountFuse() {
       daemon.mount(await openFirstMount(values, options))

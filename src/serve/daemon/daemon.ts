@@ -191,10 +191,14 @@ export class Daemon {
     return { fd: session.fd, state: { id: this.id, mountpoint: session.mountpoint, connection: session.connection, ...this.#mounts.save() } }
   }
 
-  /** Serves no mount of its own, but `image`, which the kernel's EROFS driver mounts: INIT → READY → RUNNING; stays in INIT when that fails. @throws as ErofsMounts.add */
-  async mountErofs(image: ErofsImage): Promise<void> {
+  /**
+   * Serves no mount of its own, but the image that `open` opens, which the kernel's EROFS driver mounts: INIT → READY → RUNNING; stays in INIT when that fails.
+   * @throws as ErofsMounts.add
+   */
+  async mountErofs(open: () => Promise<ErofsImage>): Promise<void> {
     this.#life.check('mount')
-    await (await this.#loadErofs()).add(image)
+    const erofs = await this.#loadErofs() // first: what a server before this one has left decides how cache files are opened
+    await erofs.add(await open())
     this.#life.apply('mount')
     this.#life.apply('start')
   }

@@ -1,7 +1,6 @@
 // One device of the kernel's EROFS driver, on the main thread: a blob's cache file, kept open by itself, and the images that know what belongs there.
 
-import { fstatSync, ftruncateSync, lstatSync, unlinkSync } from 'node:fs'
-import { setTimeout as delay } from 'node:timers/promises'
+import { fstatSync, lstatSync, unlinkSync } from 'node:fs'
 import { CodedError, hasCode } from '../../core/errors.ts'
 import { BlobMap, fillBlob, fillMap, isComplete, isFilled, readBlob } from '../../rafs/index.ts'
 import { BlobCache, cacheNames, type ImageBlob } from '../../storage/index.ts'
@@ -10,10 +9,6 @@ import type { SharedDevice } from './device-file-system.ts'
 
 /** LIMIT: chunks that are looked at between two looks at who waits. */
 const SCRUB_CHUNKS = 64
-/** LIMIT: another process that has just begun to write is done after this. */
-const CUT_LOOKS = 3
-const CUT_PAUSE_MS = 20
-
 /** Blobs that are the same bytes in the same cache file: images share a device for them. */
 export function deviceKey(blob: ImageBlob, directory: string): string {
   const { blobId, entry } = blob.record
@@ -29,7 +24,8 @@ export class DeviceFile implements MissSource {
   readonly #map: BlobMap
   /** Its own: the images that made the file ready may go before it. */
   readonly #cache: BlobCache | undefined
-  readonly #dataPath: string
+  /** Of the cache file. */
+  readonly dataPath: string
   readonly #blobs = new Set<ImageBlob>()
 
   constructor(blob: ImageBlob, directory: string) {
@@ -38,7 +34,7 @@ export class DeviceFile implements MissSource {
     this.size = entry.uncompressedSize
     this.#name = blobId
     this.#map = BlobMap.create(blob.record)
-    this.#dataPath = cacheNames(directory, blobId).data
+    this.dataPath = cacheNames(directory, blobId).data
     this.#cache = BlobCache.open({ directory, blobId, chunkCount: entry.chunkCount, size: entry.uncompressedSize })
   }
 
@@ -73,7 +69,7 @@ export class DeviceFile implements MissSource {
   /** The cache file itself when all of it is there and was verified since this boot: then the kernel needs nobody in between. */
   get completePath(): string | undefined {
     const [blob] = this.#blobs
-    return blob !== undefined && this.#cache !== undefined && isComplete(blob, this.#map) ? this.#dataPath : undefined
+    return blob !== undefined && this.#cache !== undefined && isComplete(blob, this.#map) ? this.dataPath : undefined
   }
 
   /** Of the cache file, opened for reading and writing; undefined where there is none. */
@@ -110,25 +106,12 @@ export class DeviceFile implements MissSource {
     }
   }
 
-  /** Takes the name away: whoever writes to the file finds that it is gone, and stops. */
+  /** Takes the name away. */
   unlink(): void {
     const fd = this.#cache?.dataFd
-    const named = fd === undefined ? undefined : lstatSync(this.#dataPath, { throwIfNoEntry: false })
+    const named = fd === undefined ? undefined : lstatSync(this.dataPath, { throwIfNoEntry: false })
     if (fd === undefined || named?.ino !== fstatSync(fd).ino) return
-    unlinkSync(this.#dataPath)
-  }
-
-  /** Then the bytes: nobody reads them any more, nor zeros in their place. */
-  async cut(): Promise<void> {
-    const fd = this.#cache?.dataFd
-    if (fd === undefined) return
-    for (let looks = 0; looks < CUT_LOOKS; looks++) {
-      if (fstatSync(fd).size > 0) {
-        ftruncateSync(fd, 0)
-        looks = 0 // a write of another process that was under way
-      }
-      await delay(CUT_PAUSE_MS)
-    }
+    unlinkSync(this.dataPath)
   }
 
   readInto(_nid: number, offset: number, target: Uint8Array, options: { readonly signal: AbortSignal }): Promise<void> {

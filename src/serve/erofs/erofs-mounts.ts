@@ -5,7 +5,7 @@
 // Order of a mount: image judged → devices served or marked → written down → mounted. Of an umount: unmounted → crossed out → devices without users
 // dropped. The kernel opens a device once, so a mount stays on what it began with.
 
-import { closeSync, openSync } from 'node:fs'
+import { closeSync, fstatSync, openSync } from 'node:fs'
 import { publish } from '../../core/diagnostics.ts'
 import { CodedError, hasCode } from '../../core/errors.ts'
 import { MAX_OPTION_VALUE, mountFileSystem, unmountFileSystem } from '../../native/mount.ts'
@@ -206,7 +206,8 @@ export class ErofsMounts {
     const { journal } = this.#env
     const { kernelSource } = parts
     await this.#saveState(parts)
-    journal.add({ mountpoint, source: kernelSource })
+    const marked = parts.uses.filter(({ file }) => this.#env.filler.isHeld(file)).map(({ file }) => ({ path: file.dataPath, inode: fstatSync(file.dataFd!).ino }))
+    journal.add({ mountpoint, source: kernelSource, ...(marked.length > 0 && { marked }) })
     try {
       const before = superblocks()
       await mountFileSystem({ type: 'erofs', options: [['source', kernelSource], ...devices.map((device) => ['device', device] as const)], target: mountpoint })
@@ -264,9 +265,9 @@ export class ErofsMounts {
     return continued
   }
 
-  /** Gives up all mounts that need one of `devices`, which nobody can answer for any more: cuts them, so that whoever reads gets an error. */
-  async abandon(devices: ReadonlySet<DeviceFile>): Promise<void> {
-    for (const file of devices) file.unlink()
+  /** Gives up all mounts that need one of `devices`, which nobody can answer for any more. `cut` comes when nobody writes to them. */
+  async abandon(devices: ReadonlySet<DeviceFile>, cut: () => Promise<void>): Promise<void> {
+    for (const file of devices) file.unlink() // another process that writes to it finds that it is gone, and stops
     await this.#inTurn(async () => {
       for (const entry of [...this.#mounts.values(), ...this.#detached]) {
         if (!entry.uses.some(({ file }) => devices.has(file))) continue
@@ -277,8 +278,8 @@ export class ErofsMounts {
         for (const { file, blob } of entry.uses) file.detach(blob)
         await entry.opened.image.close()
       }
+      await cut()
       for (const file of devices) {
-        await file.cut()
         this.#files.delete(file.key)
         await file.close()
       }

@@ -18,8 +18,10 @@ export interface FillerOptions {
   /** Path of the keeper's socket. */
   readonly socket: string
   readonly signal: AbortSignal
-  /** Neither holder can be reached any more. Once it resolves the kernel lets reads of `devices` pass: they must be unreadable by then, and nobody write to them any more. */
-  lost(devices: ReadonlySet<DeviceFile>): Promise<void>
+  /** `file` is complete and synced. */
+  completed(file: DeviceFile): void
+  /** Neither holder can be reached any more. Once it resolves the kernel lets reads of `devices` pass: they must be unreadable by then (`cut`), and nobody write to them any more. */
+  lost(devices: ReadonlySet<DeviceFile>, cut: () => Promise<void>): Promise<void>
 }
 
 interface Held { readonly number: number; readonly unlend: () => void; isComplete: boolean }
@@ -64,6 +66,11 @@ export class Filler {
     const parked = this.#parked ?? []
     this.#parked = undefined
     this.#asked(parked)
+  }
+
+  /** Whether there is a keeper. */
+  get isConnected(): boolean {
+    return this.#keeper !== undefined
   }
 
   /** Whether a server before this one left `file` marked. */
@@ -173,7 +180,8 @@ export class Filler {
       return
     }
     this.#keeper = undefined
-    await this.#options.lost(new Set([...this.#held].filter(([, { isComplete }]) => !isComplete).map(([file]) => file)))
+    const devices = new Set([...this.#held].filter(([, { isComplete }]) => !isComplete).map(([file]) => file))
+    await this.#options.lost(devices, async () => await before.cut([...devices].map(({ dataFd }) => dataFd!)))
     before.closeQuestions()
     for (const { unlend } of this.#held.values()) unlend()
     this.#held.clear()
@@ -200,6 +208,7 @@ export class Filler {
       const held = this.#held.get(file)
       if (held === undefined || held.isComplete) return
       held.isComplete = true // before it is: whoever mounts it next must not rely on the mark
+      this.#options.completed(file)
       await (await this.#connect()).complete(held.number)
     } catch (error) {
       if (!hasCode(error, 'SERVE_KEEPER')) throw error

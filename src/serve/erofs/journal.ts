@@ -5,15 +5,23 @@
 //   <run directory>/devices-<hash>.json   this journal
 //   <run directory>/keeper-<hash>         socket of the keeper of fanotify's descriptors
 
-import { closeSync, constants, existsSync, fstatSync, mkdirSync, openSync, readFileSync, rmdirSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, constants, existsSync, fstatSync, ftruncateSync, lstatSync, mkdirSync, openSync, readFileSync, rmdirSync, rmSync, unlinkSync, writeFileSync, writeSync } from 'node:fs'
 import { publish } from '../../core/diagnostics.ts'
 import { CodedError, isSystemError } from '../../core/errors.ts'
 import { native } from '../../native/load.ts'
 import { detach, mountsOn } from '../mountpoint.ts'
 import { erofsNames } from './names.ts'
 
+/** A cache file, and which of all that had its name. */
+export interface MarkedFile { readonly path: string; readonly inode: number }
+
 /** A mount that was made, or was going to be made, by the daemon. */
-export interface JournalRow { readonly mountpoint: string; readonly source: string }
+export interface JournalRow {
+  readonly mountpoint: string
+  readonly source: string
+  /** Cache files that were marked for it. */
+  readonly marked?: readonly MarkedFile[]
+}
 
 interface Content { readonly version: 1; readonly bootId: string; readonly mounts: readonly JournalRow[] }
 
@@ -66,9 +74,10 @@ export class Journal implements Disposable {
     }
   }
 
-  /** Detaches what a daemon of that name has left, but for the mountpoints that are `continued`. */
-  recover(continued: ReadonlySet<string>): void {
+  /** Detaches what a daemon of that name has left, but for the mountpoints that are `continued`. `isKept`: a keeper still answers for marked files. */
+  recover(continued: ReadonlySet<string>, { isKept }: { readonly isKept: boolean }): void {
     const left = this.#left
+    const unsafe: MarkedFile[] = []
     for (const row of left?.bootId === bootId() ? left.mounts : []) {
       const { mountpoint, source } = row
       if (continued.has(mountpoint)) this.#rows.set(mountpoint, row)
@@ -76,7 +85,9 @@ export class Journal implements Disposable {
       publish('serve:warning:raised', { message: `${mountpoint} was left behind by a daemon that died: detaching it` })
       // from the top: what somebody has mounted over it stays only where it is not ours
       if (mountsOn(mountpoint).at(-1)?.source === source) detach(mountpoint)
+      if (!isKept) unsafe.push(...row.marked ?? [])
     }
+    if (unsafe.length > 0) forgetUnanswered(unsafe)
     while (existsInList(this.devices)) detach(this.devices)
     mkdirSync(this.devices, { recursive: true, mode: 0o700 })
     this.#write()
@@ -85,6 +96,14 @@ export class Journal implements Disposable {
   /** To be called before the mount. */
   add(row: JournalRow): void {
     this.#rows.set(row.mountpoint, row)
+    this.#write()
+  }
+
+  /** The file is complete and synced: whatever happens, its bytes are right. */
+  unmark(file: string): void {
+    for (const row of [...this.#rows.values()]) {
+      if (row.marked?.some(({ path: marked }) => marked === file)) this.#rows.set(row.mountpoint, { ...row, marked: row.marked.filter(({ path: marked }) => marked !== file) })
+    }
     this.#write()
   }
 
@@ -123,6 +142,20 @@ export class Journal implements Disposable {
     writeSync(this.#fd, bytes, 0, bytes.length, 0)
     this.#length = bytes.length
   }
+}
+
+// Nobody held the questions of these files any more: whoever reads through a mount that was left saw zeros, and would go on to. Their pages go, and
+// what is not complete is cut: he reads EIO from now on.
+function forgetUnanswered(files: readonly MarkedFile[]): void {
+  publish('serve:warning:raised', { message: 'nobody was left who could answer for its devices: those that are not complete are fetched again' })
+  for (const { path: file, inode } of files) {
+    if (lstatSync(file, { throwIfNoEntry: false })?.ino !== inode) continue
+    const fd = openSync(file, constants.O_RDWR | constants.O_NOFOLLOW)
+    unlinkSync(file) // first the name: who writes to it finds that it is gone, and stops
+    ftruncateSync(fd, 0)
+    closeSync(fd)
+  }
+  writeFileSync('/proc/sys/vm/drop_caches', '1')
 }
 
 function existsInList(directory: string): boolean {

@@ -60,10 +60,10 @@ export class KeeperClient {
 
   /** The same; one is started when there is none, or it is just ending. @throws SERVE_KEEPER, NATIVE_UNAVAILABLE */
   static async open(socket: string, events: KeeperEvents): Promise<KeeperClient> {
-    const found = await this.connect(socket, events).catch(() => undefined)
+    const found = await KeeperClient.connect(socket, events).catch(() => undefined)
     if (found !== undefined) return found
     await startKeeper(socket)
-    const client = await this.connect(socket, events)
+    const client = await KeeperClient.connect(socket, events)
     if (client === undefined) throw new CodedError('SERVE_KEEPER', `the keeper does not answer on ${socket}`, { socket })
     return client
   }
@@ -148,6 +148,11 @@ export class KeeperClient {
     for (const fd of [this.#fd, this.#state, ...this.left.values()]) if (fd >= 0) native().closeFd(fd)
     this.left.clear()
     for (const { reject } of this.#waiting.splice(0)) reject(new CodedError('SERVE_KEEPER', 'the keeper is lost'))
+  }
+
+  /** With both holders lost: makes these files unreadable while we have the questions. @throws SERVE_KEEPER */
+  async cut(fds: readonly number[]): Promise<void> {
+    await cutFiles(this.#questions, fds)
   }
 
   /** If both holders are lost too, reads pass from now on: whatever is not complete must be unreadable before. */
@@ -246,6 +251,15 @@ export class KeeperClient {
     this.close()
     this.#events.lost()
   }
+}
+
+/** Cuts files to nothing that fanotify asks about, without anybody to answer but the program that does it. @throws SERVE_KEEPER */
+async function cutFiles(questions: number, fds: readonly number[]): Promise<void> {
+  const child = spawn(nativeProgram('nydusd-keeper'), ['--cut', String(fds.length)], { cwd: '/', env: {}, stdio: ['ignore', 'ignore', 'ignore', questions, ...fds] })
+  await new Promise<void>((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', (code) => code === 0 ? resolve() : reject(new CodedError('SERVE_KEEPER', `devices cannot be cut: exit code ${code}`)))
+  })
 }
 
 /** Starts a keeper, which is nobody's child, and waits until it listens. @throws SERVE_KEEPER with its words */

@@ -44,7 +44,7 @@ export class ErofsService {
     const filler = service.#filler
     const state = await filler.resume()
     const continued = state && options.open ? await service.#mounts.resume(state, options.open) : new Set<string>()
-    service.#journal.recover(continued)
+    service.#journal.recover(continued, { isKept: filler.isConnected })
     filler.resumed()
     return service
   }
@@ -53,7 +53,7 @@ export class ErofsService {
     this.#options = options
     this.#journal = Journal.open(options.runDirectory, options.name)
     this.#session = new DeviceSession({ ...options, directory: this.#journal.devices, ended: () => this.#ended() })
-    const filler = new Filler({ socket: this.#journal.keeper, signal: options.signal, lost: async (devices) => await this.#lost(devices) })
+    const filler = new Filler({ socket: this.#journal.keeper, signal: options.signal, completed: ({ dataPath }) => this.#journal.unmark(dataPath), lost: async (devices, cut) => await this.#lost(devices, cut) })
     this.#filler = filler
     this.#mounts = new ErofsMounts({ ...options, journal: this.#journal, session: this.#session, filler, gone: (mountpoint) => this.#gone(mountpoint) })
   }
@@ -104,10 +104,10 @@ export class ErofsService {
     else publish('serve:warning:raised', { message: 'the devices of kernel EROFS mounts were taken away: what is not in the page cache reads EIO' })
   }
 
-  async #lost(devices: ReadonlySet<DeviceFile>): Promise<void> {
+  async #lost(devices: ReadonlySet<DeviceFile>, cut: () => Promise<void>): Promise<void> {
     const error = new CodedError('SERVE_KEEPER', 'both holders of fanotify are lost: what was not complete of the kernel EROFS mounts reads EIO from now on')
     publish('serve:warning:raised', { message: error.message })
-    await this.#mounts.abandon(devices)
+    await this.#mounts.abandon(devices, cut)
     if (!this.#isEnding && this.#mounts.list().length === 0) this.#options.finished(error)
   }
 

@@ -6,8 +6,9 @@
 // Order of a fill. The bits on disk never run ahead of durable data, and no read waits for a sync:
 //   1. verify in memory (the caller)   2. write   3. ready in shared memory   4. fdatasync, batched   5. bit on disk, synced too
 
-import { closeSync, fstatSync, ftruncateSync, futimesSync } from 'node:fs'
+import { closeSync, fstatSync, ftruncate, ftruncateSync, futimesSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import { publish } from '../../core/diagnostics.ts'
 import { isCoded } from '../../core/errors.ts'
 import { KiB, MiB, roundUp } from '../../core/units.ts'
@@ -98,7 +99,7 @@ export class BlobCache {
 
   private constructor({ directory, blobId, chunkCount, size, limits, cipher, owner, io = fileIo }: BlobCacheOptions) {
     const names = cacheNames(directory, blobId)
-    const { fd, writable, isNew } = openLeased(directory, names.data)
+    const { fd, writable, isNew, isLent } = openLeased(directory, names.data)
     this.dataFd = fd
     this.#directory = directory
     this.#size = size
@@ -122,8 +123,8 @@ export class BlobCache {
       if (writable && length < size) {
         // others may use a file that was cut: what it lost must not become zeros that are said to be ready
         if (this.#ready.revokeBeyond(length).length > 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, READERS_GRACE_MS)
-        // from the start as long as the device: EROFS and the kernel see the size, and a hole costs nothing
-        ftruncateSync(fd, size)
+        // from the start as long as the device: EROFS and the kernel see the size, and a hole costs nothing. A marked one grows when it is written to.
+        if (!isLent) ftruncateSync(fd, size)
       }
       this.#quota = limits && CacheQuota.acquire(directory, limits)
     } catch (error) {
@@ -264,7 +265,8 @@ export class BlobCache {
       return false
     }
     // another process may have done the same meanwhile, and stored
-    if (size < this.#size) ftruncateSync(this.dataFd, this.#size)
+    // not on this thread: when the file is marked, it is the one who answers for it
+    if (size < this.#size) await promisify(ftruncate)(this.dataFd, this.#size)
     return true
   }
 

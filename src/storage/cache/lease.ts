@@ -16,8 +16,8 @@ const EAGAIN = 11
 /** LIMIT: looks at a file that somebody takes away at this moment, one a millisecond; unlinking takes a few. */
 const MAX_LOOKS = 500
 
-/** An open cache file that nobody takes away while `fd`, or a descriptor made from it, is open. `isNew`: it was empty. */
-export interface LeasedFile { readonly fd: number; readonly writable: boolean; readonly isNew: boolean }
+/** An open cache file that nobody takes away while `fd`, or a descriptor made from it, is open. `isNew`: it was empty. `isLent`: somebody may have marked it. */
+export interface LeasedFile { readonly fd: number; readonly writable: boolean; readonly isNew: boolean; readonly isLent: boolean }
 
 /**
  * From now on whoever opens this file in this process gets a descriptor made from `fd`, opened for reading and writing, until the function that is returned
@@ -33,14 +33,14 @@ export function lendFile(fd: number): () => void {
 /** Opens or creates `file` in `directory`; read-only where it cannot be written. Throws Node's error for the system call that failed. */
 export function openLeased(directory: string, file: string): LeasedFile {
   for (let look = 1; ; look++) {
-    const { fd, writable } = openFile(directory, file)
+    const { fd, writable, isLent } = openFile(directory, file)
     try {
       const locked = native().flock(fd, LOCK_SHARED_NOW)
       // a file system without locks has no one who could take the file away either
       if (locked >= 0 || locked !== -EAGAIN) {
         const { size, ino, dev } = fstatSync(fd)
         const named = statSync(file, { throwIfNoEntry: false })
-        if (named?.ino === ino && named.dev === dev) return { fd, writable, isNew: size === 0 }
+        if (named?.ino === ino && named.dev === dev) return { fd, writable, isLent, isNew: size === 0 }
       }
       if (look === MAX_LOOKS) throw Object.assign(new Error(`${file} is being removed`), { code: 'EBUSY', syscall: 'flock' })
     } catch (error) {
@@ -91,15 +91,15 @@ export function isLeased(file: string): boolean {
   }
 }
 
-function openFile(directory: string, file: string): { readonly fd: number; readonly writable: boolean } {
+function openFile(directory: string, file: string): Omit<LeasedFile, 'isNew'> {
   const fd = borrowed(file)
-  if (fd !== undefined) return { fd, writable: true }
+  if (fd !== undefined) return { fd, writable: true, isLent: true }
   try {
     mkdirSync(directory, { recursive: true })
-    return { fd: openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o644), writable: true }
+    return { fd: openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o644), writable: true, isLent: false }
   } catch (error) {
     if (!isSystemError(error, 'EROFS', 'EACCES', 'EPERM')) throw error
-    return { fd: openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW), writable: false }
+    return { fd: openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW), writable: false, isLent: false }
   }
 }
 
