@@ -1,6 +1,7 @@
 // One device of the kernel's EROFS driver, on the main thread: a blob's cache file, kept open by itself, and the images that know what belongs there.
 
-import { fstatSync, lstatSync, unlinkSync } from 'node:fs'
+import { fdatasync, fstatSync, lstatSync, unlinkSync } from 'node:fs'
+import { promisify } from 'node:util'
 import { CodedError, hasCode } from '../../core/errors.ts'
 import { BlobMap, fillBlob, fillMap, isComplete, isFilled, readBlob } from '../../rafs/index.ts'
 import { BlobCache, cacheNames, type ImageBlob } from '../../storage/index.ts'
@@ -93,9 +94,10 @@ export class DeviceFile implements MissSource {
     return this.#blobs.size > 0 && [...this.#blobs].every((blob) => isComplete(blob, this.#map))
   }
 
-  /** Makes durable what is there; what cannot be is not ready any more. */
+  /** Makes durable what is there; what cannot be is not ready any more. @throws Node's error when the disk fails */
   async flush(): Promise<void> {
-    await this.#cache?.flush()
+    for (const blob of this.#blobs) await blob.cache?.flush()
+    if (this.#cache !== undefined) await promisify(fdatasync)(this.#cache.dataFd) // what other processes have stored
   }
 
   /** Looks at what an earlier boot has left; without it nobody would, before somebody reads it. */

@@ -211,7 +211,8 @@ export class Filler {
       this.#options.completed(file)
       await (await this.#connect()).complete(held.number)
     } catch (error) {
-      if (!hasCode(error, 'SERVE_KEEPER')) throw error
+      // the mark stays: a disk that does not take it may lose it
+      publish('serve:warning:raised', { message: `a device stays marked: ${error instanceof Error ? error.message : String(error)}` })
     }
   }
 
