@@ -11,6 +11,7 @@ import { requires } from '../support/requires.ts'
 import { runNydusd, startNydusd } from '../support/nydusd.ts'
 
 const CASE = 'v6-rich-chunk64k'
+const FILEIO = ['--fill', 'fileio'] as const
 
 /** More with a loop around the test; each takes a start of the daemon. */
 const KILLS = Number(process.env['NYDUS_TEST_KILLS'] ?? 3)
@@ -18,10 +19,10 @@ const KILLS = Number(process.env['NYDUS_TEST_KILLS'] ?? 3)
 describe.runIf(requires.root)('nydusd erofs', () => {
   it.each(['v6-rich-zstd', 'merge-all-lists', 'only-metadata'])('shows the tree that the image has: %s', async (name) => {
     using scratch = new ErofsScratch()
-    await using daemon = await startNydusd(scratch, scratch.args(name))
+    await using daemon = await startNydusd(scratch, scratch.args(name, ...FILEIO))
     expect(mountsOn(scratch.mountpoint).at(-1)?.type).toBe('erofs')
     expect(await differences(expectOfCase(name)!, { walk: () => scanDirectory(scratch.mountpoint) })).toEqual([])
-    expect(await transportOf(daemon, scratch.mountpoint)).toMatchObject({ requested: 'auto', chosen: 'fileio', reason: expect.stringContaining('fanotify') })
+    expect(await transportOf(daemon, scratch.mountpoint)).toMatchObject({ requested: 'fileio', chosen: 'fileio', reason: 'asked for' })
   })
 
   it('mounts without its blobs, reads EIO, and reads right when they are there', async () => {
@@ -29,7 +30,7 @@ describe.runIf(requires.root)('nydusd erofs', () => {
     const away = `${scratch.blobs}.away`
     renameSync(scratch.blobs, away)
     mkdirSync(scratch.blobs)
-    await using _daemon = await startNydusd(scratch, scratch.args(CASE, '--fill', 'fileio'))
+    await using _daemon = await startNydusd(scratch, scratch.args(CASE, ...FILEIO))
     expect(readAll(scratch.mountpoint, CASE)).toEqual({ right: 0, failed: filesOf(CASE).length })
     for (const blob of readdirSync(away)) renameSync(path.join(away, blob), path.join(scratch.blobs, blob))
     expect(readAll(scratch.mountpoint, CASE)).toEqual({ right: filesOf(CASE).length, failed: 0 })
@@ -42,7 +43,7 @@ describe.runIf(requires.root)('nydusd erofs', () => {
     const bytes = readFileSync(blob)
     for (let at = 5_000; at < bytes.length * 0.8; at += 90_000) bytes[at]! ^= 0x10
     writeFileSync(blob, bytes)
-    await using _daemon = await startNydusd(scratch, scratch.args(CASE))
+    await using _daemon = await startNydusd(scratch, scratch.args(CASE, ...FILEIO))
     const { right, failed } = readAll(scratch.mountpoint, CASE)
     expect(failed).toBeGreaterThan(0)
     expect(right).toBeGreaterThan(0)
@@ -50,7 +51,7 @@ describe.runIf(requires.root)('nydusd erofs', () => {
 
   it('unmounts at SIGTERM, and takes devices and journal away', async () => {
     using scratch = new ErofsScratch()
-    const daemon = await startNydusd(scratch, scratch.args(CASE))
+    const daemon = await startNydusd(scratch, scratch.args(CASE, ...FILEIO))
     expect(scratch.journal()).toEqual([{ mountpoint: scratch.mountpoint, source: bootOf(CASE) }])
     expect(scratch.devices().length).toBe(1)
     daemon.child.kill('SIGTERM')
@@ -61,7 +62,7 @@ describe.runIf(requires.root)('nydusd erofs', () => {
 
   it('detaches what somebody uses at SIGTERM: those read EIO or right bytes', async () => {
     using scratch = new ErofsScratch()
-    const daemon = await startNydusd(scratch, scratch.args(CASE))
+    const daemon = await startNydusd(scratch, scratch.args(CASE, ...FILEIO))
     const largest = filesOf(CASE).reduce((a, b) => (a.size! > b.size! ? a : b))
     const fd = openSync(scratch.mountpoint + largest.path, 'r')
     try {
@@ -77,7 +78,7 @@ describe.runIf(requires.root)('nydusd erofs', () => {
 
   it('ends when somebody else unmounts', async () => {
     using scratch = new ErofsScratch()
-    const daemon = await startNydusd(scratch, scratch.args(CASE))
+    const daemon = await startNydusd(scratch, scratch.args(CASE, ...FILEIO))
     execFileSync('umount', [scratch.mountpoint])
     expect(await daemon.ended).toMatchObject({ status: 0 })
     expect([scratch.devices(), readdirSync(scratch.run)]).toEqual([[], []])
@@ -85,13 +86,13 @@ describe.runIf(requires.root)('nydusd erofs', () => {
 
   it('leaves EIO, never zeros, when it is killed, and the next one cleans up', async () => {
     using scratch = new ErofsScratch()
-    const daemon = await startNydusd(scratch, scratch.args(CASE))
+    const daemon = await startNydusd(scratch, scratch.args(CASE, ...FILEIO))
     readAll(scratch.mountpoint, CASE)
     daemon.child.kill('SIGKILL')
     await daemon.ended
     dropCaches()
     expect(readAll(scratch.mountpoint, CASE)).toEqual({ right: 0, failed: filesOf(CASE).length })
-    await using _next = await startNydusd(scratch, scratch.args(CASE))
+    await using _next = await startNydusd(scratch, scratch.args(CASE, ...FILEIO))
     expect(mountsOn(scratch.mountpoint).length).toBe(1)
     expect(readAll(scratch.mountpoint, CASE)).toEqual({ right: filesOf(CASE).length, failed: 0 })
     expect(scratch.devices().length).toBe(1)
@@ -103,7 +104,7 @@ describe.runIf(requires.root)('nydusd erofs', () => {
     const list = filesOf(CASE).map(({ path: file, sha256: want }) => `${scratch.mountpoint}${file}\t${want}`).join('\n')
     let interrupted = 0
     for (let round = 0; round < KILLS; round++) {
-      const daemon = await startNydusd(scratch, scratch.args(CASE))
+      const daemon = await startNydusd(scratch, scratch.args(CASE, ...FILEIO))
       dropCaches()
       const reader = spawn('python3', ['-c', script], { stdio: ['pipe', 'pipe', 'inherit'] })
       const wanted = 1 + (round * 37) % (filesOf(CASE).length / 2)
@@ -156,7 +157,7 @@ describe.runIf(requires.root)('nydusd erofs', () => {
     for (const place of places) mkdirSync(place)
     const config = readFileSync(scratch.config(scratch.blobs), 'utf8')
     const daemon = await startNydusd(scratch, ['--run-dir', scratch.run])
-    const mount = (place: string, name: string, more: object = {}) => daemon.ask('POST', `/api/v1/mount?mountpoint=${place}`, JSON.stringify({ fs_type: 'erofs', source: bootOf(name), config, ...more }))
+    const mount = (place: string, name: string, more: object = {}) => daemon.ask('POST', `/api/v1/mount?mountpoint=${place}`, JSON.stringify({ fs_type: 'erofs', source: bootOf(name), config, fill: 'fileio', ...more }))
     try {
       expect(await mount(places[0]!, 'merge-all-lists')).toMatchObject({ status: 204 })
       expect(await mount(places[1]!, 'merge-lower-only')).toMatchObject({ status: 204 })
@@ -182,8 +183,8 @@ describe.runIf(requires.root)('nydusd erofs', () => {
 
   it('refuses a second daemon on the same devices', async () => {
     using scratch = new ErofsScratch()
-    await using _daemon = await startNydusd(scratch, scratch.args(CASE))
-    const second = await runNydusd(['--mountpoint', scratch.mountpoint, ...scratch.args(CASE, '--fill', 'fileio')])
+    await using _daemon = await startNydusd(scratch, scratch.args(CASE, ...FILEIO))
+    const second = await runNydusd(['--mountpoint', scratch.mountpoint, ...scratch.args(CASE, ...FILEIO)])
     expect(second).toMatchObject({ status: 1, stderr: expect.stringContaining('another nydusd serves the devices') })
     expect(statSync(scratch.mountpoint).isDirectory()).toBe(true)
   })

@@ -17,14 +17,14 @@ export async function startErofs(daemon: Daemon, values: Values, options: OpenOp
     async mountErofs() {
       const { config } = await configurationOf(values, options.imagePullAuth)
       const request = { mountpoint: path.resolve(values.get('mountpoint')!), source: values.get('bootstrap')!, config, fill, prefetchFiles: prefetchFilesOf(values) }
-      await daemon.mountErofs(async () => await openErofs(request, options))
+      return await daemon.mountErofs(async () => await openErofs(request, options))
     },
     async mountFuse() {
       daemon.mount(await openFirstMount(values, options))
     },
   })
   daemon.transport = transport
-  publish('serve:transport:chosen', { ...transport })
+  if (transport.chosen === 'fuse') publish('serve:transport:chosen', { ...transport }) // of the others the mounts say so
 }
 
 /** Opens an image that the kernel is to mount. @throws CONFIG_INVALID, SERVE_UNSUPPORTED, FORMAT_*, RAFS_NOT_FOUND */

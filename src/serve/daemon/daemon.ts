@@ -12,7 +12,6 @@ import { native } from '../../native/load.ts'
 import type { SessionAccounts } from '../access/accountant.ts'
 import { OperationCounters } from '../counters.ts'
 import type { ErofsImage, ErofsRequest, OpenErofs } from '../erofs/erofs-mounts.ts'
-import { erofsNames } from '../erofs/names.ts'
 import type { ErofsService } from '../erofs/service.ts'
 import type { Transport } from '../erofs/transport.ts'
 import { MAX_READ } from '../fuse/connection.ts'
@@ -195,12 +194,13 @@ export class Daemon {
    * Serves no mount of its own, but the image that `open` opens, which the kernel's EROFS driver mounts: INIT → READY → RUNNING; stays in INIT when that fails.
    * @throws as ErofsMounts.add
    */
-  async mountErofs(open: () => Promise<ErofsImage>): Promise<void> {
+  async mountErofs(open: () => Promise<ErofsImage>): Promise<Transport> {
     this.#life.check('mount')
     const erofs = await this.#loadErofs() // first: what a server before this one has left decides how cache files are opened
-    await erofs.add(await open())
+    const transport = await erofs.add(await open())
     this.#life.apply('mount')
     this.#life.apply('start')
+    return transport
   }
 
   /** Which way the image at `/` is mounted, when there was a choice: for the API. */
@@ -269,7 +269,7 @@ export class Daemon {
     this.#life.apply('start')
     this.#keep()
     // a server before this one has left mounts whose readers wait
-    if (this.#options.openErofs && existsSync(erofsNames(this.#runDirectory, this.#erofsName).keeper)) this.background(async () => void await this.#loadErofs())
+    if (this.#options.openErofs && existsSync(this.#runDirectory)) this.background(() => this.#continueErofs())
   }
 
   // To be called before the kernel can know anything of a change: a server that continues from an older state would not.
@@ -278,6 +278,11 @@ export class Daemon {
     if (!keep || !this.#session) return
     const { state, fd } = this.save()
     keep({ bytes: encodeState(state, this.#secrets), fd, mountpoint: state.mountpoint, device: this.#device ?? '' })
+  }
+
+  async #continueErofs(): Promise<void> {
+    const { erofsNames } = await import('../erofs/names.ts')
+    if (existsSync(erofsNames(this.#runDirectory, this.#erofsName).keeper)) await this.#loadErofs()
   }
 
   get #runDirectory(): string {

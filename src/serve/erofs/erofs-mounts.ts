@@ -24,7 +24,7 @@ import type { Journal } from './journal.ts'
 import { decodeMounts, encodeMounts, type KeptMount } from './mounts-state.ts'
 import { type CacheForm, refuseUnsuitable } from './suitability.ts'
 import { isAlive, newSuperblock, raiseReadAhead, superblocks } from './superblock.ts'
-import { chosenTransport, explainErrno, type Fill, kernelLack } from './transport.ts'
+import { explainErrno, type Fill, kernelLack, type Transport } from './transport.ts'
 
 /** An opened image that the kernel is to mount; owned by the mounts once `add` was called. */
 export interface ErofsImage {
@@ -80,7 +80,7 @@ interface Entry {
   readonly device: string
   readonly superblock: string | undefined
   readonly uses: readonly { readonly file: DeviceFile; readonly blob: ImageBlob }[]
-  readonly directBlobs: number
+  readonly transport: Transport
 }
 
 const NO_COUNTERS = createCounterMemory(1)
@@ -104,11 +104,11 @@ export class ErofsMounts {
     this.#env = environment
   }
 
-  /** Mounts. @throws FORMAT_UNSUPPORTED with the reason, SERVE_ALREADY_MOUNTED, SERVE_MOUNT; the image is closed then */
-  async add(opened: ErofsImage): Promise<void> {
-    await this.#inTurn(async () => {
+  /** Mounts; says how. @throws FORMAT_UNSUPPORTED with the reason, SERVE_ALREADY_MOUNTED, SERVE_MOUNT; the image is closed then */
+  async add(opened: ErofsImage): Promise<Transport> {
+    return await this.#inTurn(async () => {
       try {
-        await this.#add(opened)
+        return await this.#add(opened)
       } catch (error) {
         await opened.image.close()
         throw error
@@ -132,9 +132,8 @@ export class ErofsMounts {
 
   /** For the API. The kernel answers all operations, so that there is nothing to count. */
   list(): MountInfo[] {
-    return [...this.#mounts.values()].map(({ opened: { mountpoint, image, shownConfig, fill }, mountedAt, directBlobs }) => ({
-      serial: 0, mountpoint, mountedAt, shownConfig, fileSystem: imageFileSystem(image), counters: NO_COUNTERS, accounts: () => undefined, trace: refuseTrace,
-      transport: { ...chosenTransport(fill), directBlobs },
+    return [...this.#mounts.values()].map(({ opened: { mountpoint, image, shownConfig }, mountedAt, transport }) => ({
+      serial: 0, mountpoint, mountedAt, shownConfig, fileSystem: imageFileSystem(image), counters: NO_COUNTERS, accounts: () => undefined, trace: refuseTrace, transport,
     }))
   }
 
@@ -158,36 +157,31 @@ export class ErofsMounts {
     for (const file of this.#files.values()) await file.close()
   }
 
-  async #add(opened: ErofsImage): Promise<void> {
+  async #add(opened: ErofsImage): Promise<Transport> {
     const { image, source, cacheForm } = opened
     this.#env.signal.throwIfAborted()
     refuseUnsuitable(image, cacheForm)
     const lack = kernelLack(opened.fill)
     if (lack !== undefined) throw new CodedError('SERVE_MOUNT', `kernel EROFS: ${lack}`)
     const mountpoint = prepareMountpoint(opened.mountpoint)
-    const there = this.#mounts.get(mountpoint)?.opened
-    if (there !== undefined && there.source === source && there.config === opened.config) return await image.close()
-    const before = this.#mounts.get(mountpoint)
-    if (before?.isContinued) {
-      await this.#unmount(before)
-      await this.#forget(before)
+    const there = this.#mounts.get(mountpoint)
+    if (there !== undefined && there.opened.source === source && there.opened.config === opened.config) {
+      await image.close()
+      return there.transport
+    }
+    if (there?.isContinued) {
+      await this.#unmount(there)
+      await this.#forget(there)
     } else if (there !== undefined) throw new CodedError('SERVE_ALREADY_MOUNTED', `something else is mounted on ${mountpoint}: already exists`, { mountpoint })
     const began = performance.now()
     const directory = cacheForm.directory! // refuseUnsuitable has seen to that
     const uses: { file: DeviceFile; blob: ImageBlob }[] = []
     try {
-      const devices: string[] = []
-      let directBlobs = 0
-      for (const blob of image.blobs) {
-        const file = this.#fileOf(blob, directory)
-        uses.push({ file, blob })
-        const complete = completeDevice(file)
-        if (complete !== undefined) directBlobs++
-        devices.push(complete ?? await (opened.fill === 'fanotify' ? this.#env.filler.hold(file) : this.#env.session.show(file)))
-      }
+      for (const blob of image.blobs) uses.push({ file: this.#fileOf(blob, directory), blob })
+      const { devices, transport } = await this.#devicesFor(opened.fill, uses)
       const bootstrap = await kernelBootstrap(image, source, directory)
       try {
-        await this.#mount(mountpoint, devices, { opened: { ...opened, mountpoint }, kernelSource: bootstrap.path, uses, directBlobs })
+        await this.#mount(mountpoint, devices, { opened: { ...opened, mountpoint }, kernelSource: bootstrap.path, uses, transport })
       } finally {
         this.#env.background(async ({ signal }) => {
           if (!bootstrap.isCopy) await readAhead(bootstrap.path, { signal })
@@ -198,11 +192,43 @@ export class ErofsMounts {
       await this.#release(uses)
       throw asMountError(mountpoint, error)
     }
+    const { transport } = this.#mounts.get(mountpoint)!
+    publish('serve:transport:chosen', { ...transport })
     publish('serve:mount:done', { mountpoint, durationMs: performance.now() - began })
     this.#afterMount(uses, opened)
+    return transport
   }
 
-  async #mount(mountpoint: string, devices: readonly string[], parts: Pick<Entry, 'opened' | 'kernelSource' | 'uses' | 'directBlobs'>): Promise<void> {
+  /** Paths of the devices in their order, and how their data arrives: the best that is allowed. @throws what stands in the way of the one that was asked for by name */
+  async #devicesFor(requested: Fill, uses: Entry['uses']): Promise<{ devices: string[]; transport: Transport }> {
+    const complete = uses.map(({ file }) => completeDevice(file))
+    const directBlobs = complete.filter((path) => path !== undefined).length
+    const through = async (show: (file: DeviceFile) => Promise<string>): Promise<string[]> => {
+      const devices: string[] = []
+      for (const [index, { file }] of uses.entries()) devices.push(complete[index] ?? await show(file))
+      return devices
+    }
+    let reason = requested === 'auto' ? undefined : 'asked for'
+    if (requested === 'auto') reason = kernelLack('fanotify')
+    if (requested === 'fanotify' || (requested === 'auto' && reason === undefined)) {
+      const { filler } = this.#env
+      const held: DeviceFile[] = []
+      try {
+        const devices = await through(async (file) => {
+          if (!filler.isHeld(file)) held.push(file)
+          return await filler.hold(file)
+        })
+        return { devices, transport: { requested, chosen: 'fanotify', reason: reason ?? 'the kernel asks before it reads, and both holders of its questions run', directBlobs } }
+      } catch (error) {
+        if (requested !== 'auto' || (!hasCode(error, 'SERVE_KEEPER') && !hasCode(error, 'NATIVE_UNAVAILABLE'))) throw error
+        for (const file of held) await filler.release(file)
+        reason = `fanotify: ${error.message}`
+      }
+    }
+    return { devices: await through(async (file) => await this.#env.session.show(file)), transport: { requested, chosen: 'fileio', reason: reason ?? '', directBlobs } }
+  }
+
+  async #mount(mountpoint: string, devices: readonly string[], parts: Pick<Entry, 'opened' | 'kernelSource' | 'uses' | 'transport'>): Promise<void> {
     const { journal } = this.#env
     const { kernelSource } = parts
     await this.#saveState(parts)
@@ -223,9 +249,9 @@ export class ErofsMounts {
   }
 
   /** Tells the keeper, for the next server, what there is and what is just going to be. */
-  async #saveState(...coming: readonly Pick<Entry, 'opened' | 'kernelSource'>[]): Promise<void> {
-    const entries: (Pick<Entry, 'opened' | 'kernelSource'> & { readonly superblock?: string | undefined })[] = [...this.#mounts.values(), ...this.#detached, ...coming]
-    const kept = entries.filter(({ opened }) => opened.fill === 'fanotify').map(({ opened, kernelSource, superblock }): KeptMount => {
+  async #saveState(...coming: readonly Pick<Entry, 'opened' | 'kernelSource' | 'transport'>[]): Promise<void> {
+    const entries: (Pick<Entry, 'opened' | 'kernelSource' | 'transport'> & { readonly superblock?: string | undefined })[] = [...this.#mounts.values(), ...this.#detached, ...coming]
+    const kept = entries.filter(({ transport }) => transport.chosen === 'fanotify').map(({ opened, kernelSource, superblock }): KeptMount => {
       const { mountpoint, source, config, fill, prefetchFiles } = opened
       return { mountpoint, source, kernelSource, config, fill, prefetchFiles, superblock }
     })
@@ -250,7 +276,7 @@ export class ErofsMounts {
         const uses = opened.image.blobs.map((blob) => ({ file: this.#fileOf(blob, opened.cacheForm.directory!), blob }))
         const left = uses.filter(({ file }) => this.#env.filler.isLeft(file))
         for (const { file } of left) await this.#env.filler.hold(file)
-        const entry: Entry = { opened: { ...opened, mountpoint }, isContinued: true, kernelSource, mountedAt: new Date(), device: device ?? '', superblock, uses, directBlobs: uses.length - left.length }
+        const entry: Entry = { opened: { ...opened, mountpoint }, isContinued: true, kernelSource, mountedAt: new Date(), device: device ?? '', superblock, uses, transport: { requested: kept.fill, chosen: 'fanotify', reason: 'continued', directBlobs: uses.length - left.length } }
         if (device === undefined) this.#detached.add(entry)
         else {
           this.#mounts.set(mountpoint, entry)

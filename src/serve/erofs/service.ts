@@ -10,6 +10,7 @@ import { DeviceSession } from './device-session.ts'
 import { type ErofsImage, ErofsMounts, type OpenErofs, UMOUNT_PATIENCE_MS } from './erofs-mounts.ts'
 import { Filler } from './filler.ts'
 import { Journal } from './journal.ts'
+import type { Transport } from './transport.ts'
 
 export interface ErofsServiceOptions {
   readonly pool: WorkerPool
@@ -59,7 +60,7 @@ export class ErofsService {
   }
 
   /** See ErofsMounts. */
-  add(image: ErofsImage): Promise<void> {
+  add(image: ErofsImage): Promise<Transport> {
     return this.#mounts.add(image)
   }
 

@@ -20,18 +20,16 @@ export interface Transport {
 const MIN_KERNEL = [6, 12] as const
 /** FAN_PRE_ACCESS. */
 const MIN_FANOTIFY_KERNEL = [6, 14] as const
-const AUTO_REASON = 'fanotify is taken when it is asked for by name'
 
 /**
  * Mounts by `mountErofs`, or by `mountFuse` where the kernel cannot and `requested` leaves it to us. SERVE_MOUNT with what the kernel lacks, and
  * what `mountErofs` throws, when it was asked for by name.
  */
-export async function mountBest(requested: Fill, { mountErofs, mountFuse }: { readonly mountErofs: () => Promise<void>; readonly mountFuse: () => Promise<void> }): Promise<Transport> {
+export async function mountBest(requested: Fill, { mountErofs, mountFuse }: { readonly mountErofs: () => Promise<Transport>; readonly mountFuse: () => Promise<void> }): Promise<Transport> {
   const lacking = kernelLack(requested)
   if (lacking === undefined) {
     try {
-      await mountErofs()
-      return chosenTransport(requested)
+      return await mountErofs()
     } catch (error) {
       if (requested !== 'auto' || !isForFuse(error)) throw error
       await mountFuse()
@@ -41,11 +39,6 @@ export async function mountBest(requested: Fill, { mountErofs, mountFuse }: { re
   if (requested !== 'auto') throw new CodedError('SERVE_MOUNT', `kernel EROFS: ${lacking}`)
   await mountFuse()
   return { requested, chosen: 'fuse', reason: `kernel EROFS: ${lacking}` }
-}
-
-/** What became of `requested` where the kernel mounts it. */
-export function chosenTransport(requested: Fill): Transport {
-  return { requested, chosen: requested === 'fanotify' ? 'fanotify' : 'fileio', reason: requested === 'auto' ? AUTO_REASON : 'asked for' }
 }
 
 /** What this machine lacks for kernel EROFS, as far as that can be told without a mount. `release` as uname has it. */
