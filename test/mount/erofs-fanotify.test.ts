@@ -17,7 +17,7 @@ const FANOTIFY = ['--fill', 'fanotify'] as const
 const FILES = filesOf(CASE).sort((a, b) => b.size! - a.size!).slice(0, 60)
 const ALL_RIGHT = { right: FILES.length, failed: 0, wrong: [] }
 
-describe.runIf(requires.root)('nydusd erofs --fill fanotify', () => {
+describe.runIf(requires.root)('nydusd erofs --fill fanotify', { retry: 2, timeout: 90_000 }, () => {
   it.each(['v6-rich-zstd', 'merge-all-lists', 'only-metadata'])('shows the tree that the image has, and leaves nothing behind: %s', async (name) => {
     using scratch = new ErofsScratch()
     const daemon = await startNydusd(scratch, scratch.args(name)) // auto

@@ -10,7 +10,7 @@ import { eventually, pause, type RunningDaemon, Scratch, startNydusd } from '../
 import { requires } from '../support/requires.ts'
 import { stormImage } from '../support/storm.ts'
 
-const KILLS = Number(process.env['EROFS_KILLS'] ?? 20)
+const KILLS = Number(process.env['EROFS_KILLS'] ?? 10)
 const PROGRAM = path.resolve(import.meta.dirname, '../../bin/nydusd')
 /** LIMIT: a cache that is nearly full asks for nothing any more. */
 const ROUNDS_A_CACHE = 10
@@ -101,10 +101,8 @@ describe.runIf(requires.root)('nydusd erofs --fill fanotify', () => {
           const phase = PHASES[number % PHASES.length]!
           const files = image.files.slice(round * 3, round * 3 + 3)
           const { reading, counts } = await strike(stage, phase, () => new FileReaders(scratch.mountpoint, files, { threads: phase === 'written but not allowed' ? 1 : 3 }))
-          const timer = setTimeout(() => reading.kill(), 60_000)
           await stage.restart()
           expect(await reading.done, phase).toEqual({ right: files.length, failed: 0, wrong: [] })
-          clearTimeout(timer)
           if (counts) {
             kills++
             counted[phase] = (counted[phase] ?? 0) + 1

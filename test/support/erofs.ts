@@ -101,7 +101,7 @@ export function readAll(mountpoint: string, name: string): { right: number; fail
 }
 
 /** LIMIT: reading a fixture takes a second; this bounds a mount that hangs. */
-const READ_MS = 60_000
+const READ_MS = 40_000
 
 // Each thread takes the next file; what it finds is a line. A wrong byte is worse than anything else, so the bytes are told apart from zeros.
 const READER = String.raw`
@@ -140,6 +140,8 @@ export class FileReaders {
       rest = lines.pop()!
       this.#lines.push(...lines)
     })
+    const timer = setTimeout(() => this.kill(), READ_MS) // whoever waits for ever is told of what was not read
+    this.#child.once('close', () => clearTimeout(timer))
     this.#child.stdin.end(files.map(({ path: file, sha256: want }) => `${mountpoint}${file}\t${want}`).join('\n'))
     this.done = new Promise((resolve) => this.#child.once('close', () => {
       const count = (word: string) => this.#lines.filter((line) => line === word).length
@@ -166,9 +168,7 @@ export class FileReaders {
 /** What another process finds that reads each of `files` once: this one must not wait for itself. Fails when it does not come to an end. */
 export async function readApart(mountpoint: string, files: readonly { readonly path: string; readonly sha256?: string | undefined }[], { threads = 4 } = {}): Promise<Found> {
   const readers = new FileReaders(mountpoint, files, { threads })
-  const timer = setTimeout(() => readers.kill(), READ_MS)
   const found = await readers.done
-  clearTimeout(timer)
   expect(found.right + found.failed + found.wrong.length, 'files that were read').toBe(files.length)
   return found
 }

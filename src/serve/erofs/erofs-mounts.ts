@@ -8,7 +8,7 @@
 import { closeSync, fstatSync, openSync } from 'node:fs'
 import { publish } from '../../core/diagnostics.ts'
 import { CodedError, hasCode } from '../../core/errors.ts'
-import { MAX_OPTION_VALUE, mountFileSystem, unmountFileSystem } from '../../native/mount.ts'
+import { mountFileSystem, unmountFileSystem } from '../../native/mount.ts'
 import { watchDescriptor } from '../../native/poll.ts'
 import type { RafsImage } from '../../rafs/index.ts'
 import type { ImageBlob } from '../../storage/index.ts'
@@ -18,6 +18,7 @@ import type { MountInfo } from '../daemon/mounts.ts'
 import { mountedDevice, mountsOn, prepareMountpoint } from '../mountpoint.ts'
 import { dropCopy, kernelBootstrap, readAhead } from './bootstrap-file.ts'
 import { deviceKey, DeviceFile } from './device-file.ts'
+import { devicesFor } from './devices.ts'
 import type { DeviceSession } from './device-session.ts'
 import type { Filler } from './filler.ts'
 import type { Journal } from './journal.ts'
@@ -178,7 +179,7 @@ export class ErofsMounts {
     const uses: { file: DeviceFile; blob: ImageBlob }[] = []
     try {
       for (const blob of image.blobs) uses.push({ file: this.#fileOf(blob, directory), blob })
-      const { devices, transport } = await this.#devicesFor(opened.fill, uses)
+      const { devices, transport } = await devicesFor(opened.fill, uses.map(({ file }) => file), this.#env)
       const bootstrap = await kernelBootstrap(image, source, directory)
       try {
         await this.#mount(mountpoint, devices, { opened: { ...opened, mountpoint }, kernelSource: bootstrap.path, uses, transport })
@@ -197,35 +198,6 @@ export class ErofsMounts {
     publish('serve:mount:done', { mountpoint, durationMs: performance.now() - began })
     this.#afterMount(uses, opened)
     return transport
-  }
-
-  /** Paths of the devices in their order, and how their data arrives: the best that is allowed. @throws what stands in the way of the one that was asked for by name */
-  async #devicesFor(requested: Fill, uses: Entry['uses']): Promise<{ devices: string[]; transport: Transport }> {
-    const complete = uses.map(({ file }) => completeDevice(file))
-    const directBlobs = complete.filter((path) => path !== undefined).length
-    const through = async (show: (file: DeviceFile) => Promise<string>): Promise<string[]> => {
-      const devices: string[] = []
-      for (const [index, { file }] of uses.entries()) devices.push(complete[index] ?? await show(file))
-      return devices
-    }
-    let reason = requested === 'auto' ? undefined : 'asked for'
-    if (requested === 'auto') reason = kernelLack('fanotify')
-    if (requested === 'fanotify' || (requested === 'auto' && reason === undefined)) {
-      const { filler } = this.#env
-      const held: DeviceFile[] = []
-      try {
-        const devices = await through(async (file) => {
-          if (!filler.isHeld(file)) held.push(file)
-          return await filler.hold(file)
-        })
-        return { devices, transport: { requested, chosen: 'fanotify', reason: reason ?? 'the kernel asks before it reads, and both holders of its questions run', directBlobs } }
-      } catch (error) {
-        if (requested !== 'auto' || (!hasCode(error, 'SERVE_KEEPER') && !hasCode(error, 'NATIVE_UNAVAILABLE'))) throw error
-        for (const file of held) await filler.release(file)
-        reason = `fanotify: ${error.message}`
-      }
-    }
-    return { devices: await through(async (file) => await this.#env.session.show(file)), transport: { requested, chosen: 'fileio', reason: reason ?? '', directBlobs } }
   }
 
   async #mount(mountpoint: string, devices: readonly string[], parts: Pick<Entry, 'opened' | 'kernelSource' | 'uses' | 'transport'>): Promise<void> {
@@ -399,11 +371,6 @@ export class ErofsMounts {
     this.#turn = turn
     return await turn
   }
-}
-
-function completeDevice(file: DeviceFile): string | undefined {
-  const path = file.completePath
-  return path !== undefined && Buffer.byteLength(path) <= MAX_OPTION_VALUE ? path : undefined
 }
 
 function refuseTrace(): never {
