@@ -64,7 +64,7 @@ export class WritableScratch extends Scratch {
 }
 
 /** The kernel's overlayfs, as it is without options of its own. */
-export function mountOverlay({ lower, upper, work, mountpoint }: { readonly lower: string; readonly upper: string; readonly work: string; readonly mountpoint: string }): Disposable {
-  execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', `nodev,nosuid,lowerdir=${lower},upperdir=${upper},workdir=${work}`, mountpoint])
+export function mountOverlay({ lower, upper, work, mountpoint, options = '' }: { readonly lower: string; readonly upper: string; readonly work: string; readonly mountpoint: string; readonly options?: string }): Disposable {
+  execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', `nodev,nosuid,${options}lowerdir=${lower},upperdir=${upper},workdir=${work}`, mountpoint])
   return { [Symbol.dispose]: () => void execFileSync('umount', ['-l', mountpoint]) }
 }

@@ -3,7 +3,7 @@
 // has the attribute trusted.overlay.opaque.
 
 import { randomBytes } from 'node:crypto'
-import { byteString } from '../../core/byte-string.ts'
+import { byteString, toText } from '../../core/byte-string.ts'
 import { S_IFCHR, S_IFMT } from '../../format/erofs/inode.ts'
 import type { Inode } from '../../format/rafs-v6/bootstrap-view.ts'
 import { directoryRecords, FileStatus } from '../../native/beneath.ts'
@@ -140,9 +140,17 @@ export class UpperLayer {
     checked(native().changeTimes(fd, accessSeconds, accessNanoseconds, changeSeconds, changeNanoseconds), 'utimensat')
   }
 
-  /** Whether `name` in an upper directory hides a directory of the image. @throws NATIVE_SYSCALL */
+  /** Whether directory `name` in an upper directory hides one of the image. @throws NATIVE_SYSCALL, SERVE_UNSUPPORTED */
   isOpaque(directory: number, name: string): boolean {
-    return this.#at(directory, name, (fd) => this.attribute(fd, OPAQUE) === 'y')
+    return this.#at(directory, name, (fd) => {
+      this.#refuse(fd, 'trusted.overlay.redirect', name)
+      return this.attribute(fd, OPAQUE) === 'y'
+    })
+  }
+
+  // Made by overlayfs with redirect_dir=on or metacopy=on, which are not its defaults. What is not followed must not be shown as empty.
+  #refuse(fd: number, attribute: string, name: string): void {
+    if (this.attribute(fd, attribute) !== undefined) throw new CodedError('SERVE_UNSUPPORTED', `${toText(name)} in the upper directory has ${attribute}, which is not followed here`)
   }
 
   setOpaque(fd: number): void {
@@ -151,7 +159,10 @@ export class UpperLayer {
 
   /** The image's inode number that `name` in an upper directory was copied from. */
   origin(directory: number, name: string): number | undefined {
-    const text = this.#at(directory, name, (fd) => this.attribute(fd, ORIGIN))
+    const text = this.#at(directory, name, (fd) => {
+      this.#refuse(fd, 'trusted.overlay.metacopy', name)
+      return this.attribute(fd, ORIGIN)
+    })
     const nid = text === undefined ? Number.NaN : Number(text)
     return Number.isSafeInteger(nid) && nid >= 0 ? nid : undefined
   }

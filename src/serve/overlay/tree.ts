@@ -79,7 +79,8 @@ export class OverlayTree {
     const { type, links, shownIno } = upper
     const directory = upper.path(place.parent)
     if (type === S_IFDIR) {
-      const isMerged = lower !== undefined && (lower.mode & S_IFMT) === S_IFDIR && !upper.isOpaque(directory, place.name)
+      const isOpaque = upper.isOpaque(directory, place.name)
+      const isMerged = !isOpaque && lower !== undefined && (lower.mode & S_IFMT) === S_IFDIR
       const ino = isMerged ? { low: lower.nid, high: 0 } : shownIno
       return this.table.add(place, { type, lower: isMerged ? lower.nid : undefined, hasUpper: true, inoLow: ino.low, inoHigh: ino.high })
     }
