@@ -16,7 +16,7 @@ export function keepHeapLean(): void {
 /** LIMIT: bytecodes that a function runs before it is optimised, six times what V8 has. */
 const PATIENCE = 400_000
 /** Node whose V8 has the flag; others would complain on stderr. */
-const LAST_WITH_FLAG = 22
+const LAST_WITH_FLAG = 20
 
 /**
  * Lets V8 optimise only what stays hot: a container's start is over before optimised code has earned its compilation, which took a quarter of the
