@@ -51,8 +51,8 @@ const WANTED = F.ASYNC_READ | F.EXPORT_SUPPORT | F.DO_READDIRPLUS | F.READDIRPLU
   // POSIX_ACL: without it the kernel asks for both ACLs of every file on every `ls -l`; with it, it caches that there is none.
   | F.POSIX_ACL | F.MAX_PAGES | F.CACHE_SYMLINKS | F.NO_OPENDIR_SUPPORT | F.EXPLICIT_INVAL_DATA | F.INIT_EXT
 
-/** DONT_MASK: whether the umask counts is the directory's business, which may have a default ACL instead. */
-const WANTED_TO_WRITE = F.DONT_MASK
+/** BIG_WRITES: else a write is cut into pages. DONT_MASK: whether the umask counts is the directory's business, which may have a default ACL instead. */
+const WANTED_TO_WRITE = F.BIG_WRITES | F.DONT_MASK
 
 /** ALLOW_IDMAP: containers in a user name space see owners through an idmapped mount; permissions are the kernel's business anyway. */
 const WANTED2 = FUSE_INIT_FLAG2.HAS_RESEND | FUSE_INIT_FLAG2.ALLOW_IDMAP

@@ -46,13 +46,13 @@ export class DirectorySink implements EntrySink {
     return this.#at - this.#start
   }
 
-  add(name: string, inoLow: number, inoHigh: number, type: number, cookieLow: number, cookieHigh: number, node = 0, attributes?: Uint8Array): boolean {
+  add(name: string, inoLow: number, inoHigh: number, type: number, cookieLow: number, cookieHigh: number, node = 0, attributes?: Uint8Array, seconds = 0): boolean {
     const D = fuseDirent.offsetOf
     const recordAt = this.#at + (this.plus ? entryOut.size : 0)
     const nameAt = recordAt + fuseDirent.size
     const stop = nameAt + ((name.length + FUSE_DIRENT_ALIGNMENT - 1) & -FUSE_DIRENT_ALIGNMENT)
     if (stop > this.#end) return false
-    if (this.plus) this.#entry(node, attributes)
+    if (this.plus) this.#entry(node, attributes, seconds)
     this.#out.setUint32(recordAt + D.inoLow, inoLow, true)
     this.#out.setUint32(recordAt + D.inoHigh, (inoHigh ^ this.#place.inoHigh) >>> 0, true)
     this.#out.setUint32(recordAt + D.offsetLow, cookieLow, true)
@@ -65,13 +65,15 @@ export class DirectorySink implements EntrySink {
     return true
   }
 
-  // LIMIT: valid for no time, so the kernel asks for attributes again when somebody wants them; node 0 leaves the name to a LOOKUP.
-  #entry(node: number, attributes: Uint8Array | undefined): void {
+  // Valid for so many whole seconds; node 0 leaves the name to a LOOKUP.
+  #entry(node: number, attributes: Uint8Array | undefined, seconds: number): void {
     const E = entryOut.offsetOf
     this.#reply.fill(0, this.#at, this.#at + entryOut.size)
     if (node === 0 || !attributes) return
     this.#out.setUint32(this.#at + E.nodeLow, node, true)
     this.#out.setUint32(this.#at + E.nodeHigh, this.#place.nodeHigh, true)
+    this.#out.setUint32(this.#at + E.entryValidLow, seconds, true)
+    this.#out.setUint32(this.#at + E.attrValidLow, seconds, true)
     this.#reply.set(attributes, this.#at + E.attr)
     mixIno(this.#out, this.#at + E.attr, this.#place)
   }

@@ -58,8 +58,8 @@ export interface Moment { readonly seconds: number; readonly nanoseconds: number
 export interface EntrySink {
   /** Whether READDIRPLUS asks: then entries may have a node and its attributes (a struct fuse_attr), which counts as a lookup. */
   readonly plus: boolean
-  /** False when there is no room: the entry was not taken. `type`: as d_type. The cookie says where the next read goes on. */
-  add(name: string, inoLow: number, inoHigh: number, type: number, cookieLow: number, cookieHigh: number, node?: number, attributes?: Uint8Array): boolean
+  /** False when there is no room: the entry was not taken. `type`: as d_type. The cookie says where the next read goes on. `seconds`: how long name and attributes may be kept. */
+  add(name: string, inoLow: number, inoHigh: number, type: number, cookieLow: number, cookieHigh: number, node?: number, attributes?: Uint8Array, seconds?: number): boolean
 }
 
 /** `lookup` and what makes a node answer with the node; 0 of a lookup says "no such name", which the kernel may remember. */

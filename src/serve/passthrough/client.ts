@@ -10,7 +10,7 @@ import { type Node, NodeTable } from './node-table.ts'
 import { OpenFiles } from './open-files.ts'
 
 /** How long the kernel may believe what it was told: others change the directory, too. Seconds. */
-const VALID_SECONDS = 1
+export const VALID_SECONDS = 1
 const ATTRIBUTES = 88
 
 export interface ClientOptions {

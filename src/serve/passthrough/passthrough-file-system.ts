@@ -10,7 +10,7 @@ import { ERRNO } from '../errno.ts'
 import type { AttributeChange, EntrySink, LiveFileSystem, Moment, NodeAnswer, Operation } from '../fuse/live-file-system.ts'
 import { O_PATH, ROOT_NID } from './node-table.ts'
 import { isDoneBefore, wroteBefore } from './repeated.ts'
-import { Client, type ClientOptions } from './client.ts'
+import { Client, type ClientOptions, VALID_SECONDS } from './client.ts'
 import { Identity } from './identity.ts'
 
 const { O_ACCMODE = 3, O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, O_SYNC, O_DSYNC } = { O_ACCMODE: 3, ...constants }
@@ -23,7 +23,9 @@ const ATTRIBUTES = 88
 /** For answers that are told in another way. */
 const NOWHERE: NodeAnswer = { bytes: new Uint8Array(ATTRIBUTES), attributesAt: 0, nameSeconds: 0, attributeSeconds: 0, openFlags: 0, handle: 0 }
 /** LIMIT: records read ahead of what a reply has room for are read again by the next request. */
-const DIRECTORY_BUFFER = 32 * 1024
+const DIRECTORY_BUFFER = 4096
+/** The same for records with attributes, which are six times as large in a reply. */
+const PLUS_ROOM = 1024
 /** LIMIT: bytes of one copy_file_range; the caller asks again for the rest. */
 const MAX_COPY = 2 ** 30
 
@@ -266,12 +268,12 @@ export class PassthroughFileSystem implements LiveFileSystem {
     if (directory < 0) return directory
     return this.#client.withFile(nid, handle, O_RDONLY | O_DIRECTORY, (fd) => {
       for (let low = cookieLow, high = cookieHigh; ;) {
-        const size = this.#addon.readDirectory(fd, low, high, this.#directory, 0, this.#directory.length)
+        const size = this.#addon.readDirectory(fd, low, high, this.#directory, 0, sink.plus ? PLUS_ROOM : this.#directory.length)
         if (size <= 0) return size
         for (const entry of directoryRecords(this.#directory, 0, size)) {
           const node = sink.plus && entry.name !== '.' && entry.name !== '..' ? this.#client.find(directory, entry.name, NOWHERE) : 0
           const isTaken = node > 0
-            ? sink.add(entry.name, entry.inoLow, entry.inoHigh, entry.type, entry.cookieLow, entry.cookieHigh, node, this.#client.attributes)
+            ? sink.add(entry.name, entry.inoLow, entry.inoHigh, entry.type, entry.cookieLow, entry.cookieHigh, node, this.#client.attributes, VALID_SECONDS)
             : sink.add(entry.name, entry.inoLow, entry.inoHigh, entry.type, entry.cookieLow, entry.cookieHigh)
           if (!isTaken) {
             if (node > 0) this.#client.nodes.forget(node, 1)

@@ -37,6 +37,7 @@ export const initOut = struct('FuseInitOut', 64, [
 export const FUSE_INIT_FLAG = {
   ASYNC_READ: 1 << 0,
   EXPORT_SUPPORT: 1 << 4,
+  BIG_WRITES: 1 << 5,
   DONT_MASK: 1 << 6,
   AUTO_INVAL_DATA: 1 << 12,
   DO_READDIRPLUS: 1 << 13,
