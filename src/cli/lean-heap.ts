@@ -7,7 +7,7 @@ import { native } from '../native/load.ts'
 
 /**
  * Keeps V8's young generation at its initial size: 25 to 35 MiB less resident memory in a build of 80,000 files, no measurable CPU time
- * (bench/build/create). To be called before anything is built. V8 ignores flags that it does not know.
+ * (bench/build/create). To be called before anything is built.
  */
 export function keepHeapLean(): void {
   setFlagsFromString('--semi-space-growth-factor=1')
