@@ -117,6 +117,8 @@ function fuseService(values: Values, host: Host): Service {
       } else if (!(await startsInInit(values, () => mountedDevice(path.resolve(values.get('mountpoint')!)) !== undefined))) {
         const { openFirstMount } = await import('./image.ts') // loaded while the first worker starts
         daemon.mount(await openFirstMount(values, { signal, imagePullAuth, continued }))
+      } else {
+        void import('./image.ts') // while somebody asks for the takeover
       }
     },
   }

@@ -69,7 +69,7 @@ function nameOf(key: Buffer): string {
   return createHash('sha256').update(key).digest('hex').slice(0, 8)
 }
 
-/** Undefined without one that is ours alone: others write in /tmp too. */
+// Undefined without one that is ours alone: others write in /tmp too.
 function keyIn(directory: string): Buffer | undefined {
   let fd: number
   try {
@@ -88,7 +88,7 @@ function keyIn(directory: string): Buffer | undefined {
   }
 }
 
-/** Two daemons that make one at once get the same. */
+// Two daemons that make one at once get the same.
 function makeKey(directory: string): Buffer | undefined {
   mkdirSync(directory, { recursive: true, mode: 0o700 })
   const temporary = path.join(directory, `${KEY_FILE}.${process.pid}`)

@@ -128,7 +128,7 @@ export class WorkerPool {
     return stopped
   }
 
-  /** One more worker, if it can be had: where no file can be opened and no thread started any more, those that are there do the work. */
+  // One more worker, if it can be had: where no file can be opened and no thread started any more, those that are there do the work.
   #startHelper(): void {
     const thread = Array.from({ length: this.#threads }, (_, i) => i).find((free) => this.#members.every((member) => member.thread !== free))
     if (this.#stopping || thread === undefined) return
@@ -210,7 +210,7 @@ export class WorkerPool {
     dropping.done()
   }
 
-  /** A helper that never began has touched nothing, and can be done without. */
+  // A helper that never began has touched nothing, and can be done without.
   #broken(member: Member, error: Error): void {
     if (member.thread === 0 || member.isReady || this.#stopping) {
       this.#fail(error)
@@ -232,7 +232,7 @@ function keyOf(session: number, serial?: number): string {
   return serial === undefined ? `${session}` : `${session}:${serial}`
 }
 
-/** `fd`, or else an error, with `other` closed. */
+// `fd`, or else an error, with `other` closed.
 function descriptor(fd: number, other?: number): number {
   if (fd >= 0) return fd
   if (other !== undefined) native().closeFd(other)
