@@ -97,7 +97,7 @@ _Noreturn void keeper_run(void) {
     const bool idle = server < 0 && !keeps_something();
     struct pollfd set[4] = {
       {.fd = questions, .events = POLLIN},
-      {.fd = guardian_channel(), .events = POLLIN},
+      {.fd = journal->alone ? -1 : guardian_channel(), .events = POLLIN}, // who is alone stays so
       {.fd = server < 0 && !journal->alone ? listener : -1, .events = POLLIN},
       {.fd = server, .events = server_is_behind() ? POLLIN | POLLOUT : POLLIN},
     };
@@ -107,7 +107,7 @@ _Noreturn void keeper_run(void) {
       continue;
     }
     if (set[0].revents != 0) questions_read();
-    if (guardian_channel() >= 0 && set[1].revents != 0) hold_together();
+    if (set[1].revents != 0) hold_together();
     if (set[2].revents != 0) server_accept(listener);
     if (server >= 0 && set[3].revents != 0) server_hear();
     if (orphaned && server < 0) look_after();

@@ -8,7 +8,7 @@ import { VECTORS } from '../../test/support/expect.ts'
 import { bootstrapOf } from '../../test/support/vectors.ts'
 import { BlobMap } from './blob-map.ts'
 import { RafsImage } from './image.ts'
-import { isComplete, openSharedBlob, readBlob } from './read-blob.ts'
+import { fillBlob, isComplete, isFilled, openSharedBlob, readBlob } from './read-blob.ts'
 
 const { signal } = new AbortController()
 let cacheDirectory: string
@@ -87,5 +87,22 @@ describe('readBlob', () => {
     const failed = await readBlob(opened.image.blobs[0]!, opened.map, 0, new Uint8Array(opened.device.length), { signal }).then(() => false, (error) => error.code)
     expect([false, 'STORAGE_DIGEST_MISMATCH', 'FORMAT_INVALID', 'FORMAT_BAD_MAGIC', 'CODEC_CORRUPT']).toContain(failed)
     expect(failed).not.toBe(false)
+  })
+})
+
+describe('fillBlob', () => {
+  it('brings a range into the cache file, and says so only when all of it is there', async () => {
+    await using opened = await open('v6-small-chunk4k')
+    const { image: { blobs: [blob] }, map, device } = opened
+    expect(isFilled(blob!, map, 4096, 8192)).toBe(false)
+    await fillBlob(blob!, map, 4096, 8192, { signal })
+    expect([isFilled(blob!, map, 4096, 8192), isFilled(blob!, map, 4096, device.length - 4096)]).toEqual([true, false])
+    const file = readFileSync(path.join(cacheDirectory, `${blob!.record.blobId}.blob.data`))
+    expect(file.subarray(4096, 12_288).equals(device.subarray(4096, 12_288))).toBe(true)
+  })
+
+  it('is an error when the bytes are there and cannot be stored: who reads the file would find a hole', async () => {
+    await using opened = await open('v6-small-chunk4k', { cached: false })
+    await expect(fillBlob(opened.image.blobs[0]!, opened.map, 4096, 8192, { signal })).rejects.toMatchObject({ code: 'STORAGE_CACHE_IO' })
   })
 })

@@ -6,7 +6,7 @@ import { closeSync, mkdirSync, openSync, readdirSync, renameSync } from 'node:fs
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { mountsOn } from '../../src/serve/mountpoint.ts'
-import { dropCaches, ErofsScratch, FileReaders, filesOf, readApart, transportOf } from '../support/erofs.ts'
+import { dropCaches, ErofsScratch, FileReaders, filesOf, harmfulKeeper, readApart, transportOf } from '../support/erofs.ts'
 import { differences, expectOfCase, scanDirectory } from '../support/expect.ts'
 import { eventually, pause, runNydusd, startNydusd } from '../support/nydusd.ts'
 import { requires } from '../support/requires.ts'
@@ -20,7 +20,7 @@ const ALL_RIGHT = { right: FILES.length, failed: 0, wrong: [] }
 describe.runIf(requires.root)('nydusd erofs --fill fanotify', { retry: 2, timeout: 90_000 }, () => {
   it.each(['v6-rich-zstd', 'merge-all-lists', 'only-metadata'])('shows the tree that the image has, and leaves nothing behind: %s', async (name) => {
     using scratch = new ErofsScratch()
-    const daemon = await startNydusd(scratch, scratch.args(name)) // auto
+    await using daemon = await startNydusd(scratch, scratch.args(name)) // auto
     expect(mountsOn(scratch.mountpoint).at(-1)?.type).toBe('erofs')
     expect(await differences(expectOfCase(name)!, { walk: () => scanDirectory(scratch.mountpoint) })).toEqual([])
     expect(await transportOf(daemon, scratch.mountpoint)).toMatchObject({ requested: 'auto', chosen: 'fanotify', reason: expect.stringContaining('both holders') })
@@ -47,7 +47,7 @@ describe.runIf(requires.root)('nydusd erofs --fill fanotify', { retry: 2, timeou
   it('keeps readers waiting when its server is killed, and the next one answers them', async () => {
     using scratch = new ErofsScratch()
     const args = scratch.args(CASE, ...FANOTIFY)
-    const first = await startNydusd(scratch, args)
+    await using first = await startNydusd(scratch, args)
     const holders = scratch.holders()
     expect([holders.keeper.length, holders.guardian.length]).toEqual([1, 1])
     first.child.kill('SIGSTOP')
@@ -91,7 +91,7 @@ describe.runIf(requires.root)('nydusd erofs --fill fanotify', { retry: 2, timeou
     using scratch = new ErofsScratch()
     scratch.startKeeper(0)
     await eventually(() => scratch.holders().guardian.length === 1, 'there are two holders')
-    const daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
+    await using daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
     const [cached, ...others] = FILES
     const fd = openSync(scratch.mountpoint + cached!.path, 'r') // so that the mount lives on when it is detached
     const held = [{ path: `/proc/${process.pid}/fd/${fd}`, sha256: cached!.sha256 }]
@@ -117,9 +117,22 @@ describe.runIf(requires.root)('nydusd erofs --fill fanotify', { retry: 2, timeou
     expect(await readApart(scratch.mountpoint, FILES)).toEqual(ALL_RIGHT)
   })
 
+  it('would show zeros without the keeper\'s deny', async () => {
+    using scratch = new ErofsScratch()
+    scratch.startKeeper(0, harmfulKeeper(scratch.path))
+    await eventually(() => scratch.holders().guardian.length === 1, 'there are two holders')
+    await using daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
+    daemon.child.kill('SIGSTOP')
+    const readers = new FileReaders(scratch.mountpoint, FILES, { threads: 4 })
+    await eventually(() => readers.underWay === 4, 'readers wait')
+    process.kill(scratch.holders().guardian[0]!, 'SIGKILL')
+    expect((await readers.done).wrong.length).toBeGreaterThan(0)
+    await scratch.killAtOnce(daemon.pid, ...scratch.holders().keeper)
+  })
+
   it('fails reads and ends when both holders die at once', async () => {
     using scratch = new ErofsScratch()
-    const daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
+    await using daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
     const root = openSync(scratch.mountpoint, 'r') // so that readers find their files when it is detached
     daemon.child.kill('SIGSTOP')
     const readers = new FileReaders(`/proc/${process.pid}/fd/${root}`, FILES, { threads: 4 })
@@ -140,7 +153,7 @@ describe.runIf(requires.root)('nydusd erofs --fill fanotify', { retry: 2, timeou
 
   it.each(['the same boot', 'another boot'])('reads right after everything died at once, in %s', async (when) => {
     using scratch = new ErofsScratch()
-    const daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
+    await using daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
     const [first, ...others] = FILES
     const fd = openSync(scratch.mountpoint + first!.path, 'r')
     try {
@@ -167,7 +180,7 @@ describe.runIf(requires.root)('nydusd erofs --fill fanotify', { retry: 2, timeou
 
   it('takes the mark away when everything is there and synced: then nobody is needed', async () => {
     using scratch = new ErofsScratch()
-    const daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
+    await using daemon = await startNydusd(scratch, scratch.args(CASE, ...FANOTIFY))
     expect(scratch.marks()).toBe(1)
     expect(await readApart(scratch.mountpoint, filesOf(CASE))).toEqual({ right: filesOf(CASE).length, failed: 0, wrong: [] })
     await eventually(() => scratch.marks() === 0, 'the mark is gone')

@@ -60,6 +60,11 @@ export const CONTROLS: readonly Control[] = [
     test: 'src/rafs/read-blob.test.ts', fails: 'readBlob fetches again what a cut cache file has lost',
   },
   {
+    name: 'fill-stored', safeguard: 'the kernel may read a cache file only where the bytes were stored', file: 'src/rafs/read-blob.ts',
+    code: 'if (absent === undefined) return', replacement: 'if (places.length > 0) return',
+    test: 'src/rafs/read-blob.test.ts', fails: 'fillBlob is an error when the bytes are there and cannot be stored: who reads the file would find a hole',
+  },
+  {
     name: 'single-flight', safeguard: 'readers of one process fetch a chunk once', file: 'src/storage/image-blob.ts',
     code: 'const running = this.#pending.get(index)', replacement: 'const running: Flight | undefined = undefined; this.#pending.clear()',
     also: { file: 'src/storage/cache/blob-cache.ts', code: '(this.#claimOne(index) ? mine : others).push(index)', replacement: '{ this.#claimOne(index); mine.push(index) }' },

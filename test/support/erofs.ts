@@ -67,9 +67,9 @@ export class ErofsScratch extends Scratch {
   }
 
   /** A keeper that replaces a lost guardian so many times, for the daemon of this scratch. */
-  startKeeper(replacements: number): void {
+  startKeeper(replacements: number, program = path.resolve(import.meta.dirname, '../../build/nydusd-keeper')): void {
     mkdirSync(this.run, { mode: 0o700 })
-    execFileSync('setsid', ['-f', path.resolve(import.meta.dirname, '../../build/nydusd-keeper'), erofsNames(this.run, this.mountpoint).keeper, String(replacements)], { stdio: 'ignore' })
+    execFileSync('setsid', ['-f', program, erofsNames(this.run, this.mountpoint).keeper, String(replacements)], { stdio: 'ignore' })
   }
 
   override [Symbol.dispose](): void {
@@ -80,6 +80,25 @@ export class ErofsScratch extends Scratch {
     for (const target of this.devices()) execFileSync('umount', ['-l', target])
     super[Symbol.dispose]()
   }
+}
+
+const KEEPER = path.resolve(import.meta.dirname, '../../native/keeper')
+
+/** A keeper that allows where it should deny, and cuts nothing, built below `directory`. */
+export function harmfulKeeper(directory: string): string {
+  const changes: readonly (readonly [file: string, code: string, replacement: string])[] = [
+    ['questions.c', 'DENY_EIO = FAN_DENY | EIO << 24', 'DENY_EIO = FAN_ALLOW'], ['questions.c', 'error == 0 && !journal->alone ? FAN_ALLOW : DENY_EIO', 'FAN_ALLOW'], ['main.c', '  files_cut();\n  unlink(', '  unlink('],
+  ]
+  cpSync(KEEPER, path.join(directory, 'keeper'), { recursive: true })
+  for (const [file, code, replacement] of changes) {
+    const source = path.join(directory, 'keeper', file)
+    const text = readFileSync(source, 'utf8')
+    expect(text.split(code).length, code).toBe(2)
+    writeFileSync(source, text.replace(code, replacement))
+  }
+  const program = path.join(directory, 'nydusd-keeper')
+  execFileSync('sh', ['-c', `cc -std=gnu11 -O1 -o '${program}' '${directory}'/keeper/*.c -pthread`])
+  return program
 }
 
 /** Reads all files of the mounted image: fails for a wrong byte, counts errors. */
