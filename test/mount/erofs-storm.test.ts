@@ -10,7 +10,7 @@ import { eventually, pause, type RunningDaemon, Scratch, startNydusd } from '../
 import { requires } from '../support/requires.ts'
 import { stormImage } from '../support/storm.ts'
 
-const KILLS = Number(process.env['EROFS_KILLS'] ?? 10)
+const KILLS = Number(process.env['EROFS_KILLS'] ?? 6)
 const PROGRAM = path.resolve(import.meta.dirname, '../../bin/nydusd')
 /** LIMIT: a cache that is nearly full asks for nothing any more. */
 const ROUNDS_A_CACHE = 10

@@ -71,12 +71,14 @@ describe('the packed package', () => {
     })
   }
 
-  it('carries the holder of nydusd --self-heal, static and small, which keeps a mount while its server dies', async () => {
+  it('carries keeper and holder, static and small, the latter of which keeps a mount while its server dies', async () => {
     using scratch = new Scratch()
     const at = path.join(installed, 'node_modules/nydus-ts')
     const holder = path.join(at, 'prebuilt/linux-x64-glibc/nydusd-holder')
-    expect(fs.statSync(holder).size).toBeLessThan(2 ** 20)
-    expect(execFileSync('file', ['-b', holder], { encoding: 'utf8' })).toMatch(/statically linked/)
+    for (const program of [holder, path.join(path.dirname(holder), 'nydusd-keeper')]) {
+      expect(fs.statSync(program).size).toBeLessThan(2 ** 20)
+      expect(execFileSync('file', ['-b', program], { encoding: 'utf8' })).toMatch(/statically linked/)
+    }
     const boot = path.join(scratch.path, 'boot')
     fs.mkdirSync(path.join(scratch.path, 'blobs'))
     execFileSync(path.join(installed, 'node_modules/.bin/nydus-image'), ['create', '-l', 'warn', '-D', path.join(scratch.path, 'blobs'), '-B', boot, path.join(ROOT, 'docs')])
