@@ -7,6 +7,7 @@ import { CodedError } from '../../core/errors.ts'
 import { BootstrapView } from '../../format/rafs-v6/bootstrap-view.ts'
 import { DIGESTERS } from '../../format/rafs-v6/blob-table.ts'
 import { parseSize, refuseTogether, usageError } from '../command-line.ts'
+import { BUILDER_ARENAS, keepMallocLean } from '../lean-heap.ts'
 import { untilSignal } from '../signals.ts'
 import { buildInfo } from '../version.ts'
 import { BlobCacheSink } from './blob-cache-sink.ts'
@@ -48,6 +49,7 @@ const DEFAULT_CHUNK_SIZE = 0x10_0000
 /** Runs the build and writes blob, bootstrap and JSON. Errors of `createImage`, and BUILD_INVALID_OPTION. */
 export async function create(source: string, command: Command): Promise<void> {
   const flags = command.opts<CreateFlags>()
+  keepMallocLean(BUILDER_ARENAS)
   const type = flags.sourceType ?? flags.type
   const inlineMeta = flags.blobInlineMeta === true || flags.inlineBootstrap === true
   checkUsage(command, flags, { type, inlineMeta })

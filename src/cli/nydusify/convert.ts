@@ -6,7 +6,7 @@ import { CodedError } from '../../core/errors.ts'
 import { formatReference, parseReference, withDefaultTag } from '../../format/oci/reference.ts'
 import { refusal } from '../../image/index.ts'
 import { convert, type ConvertRequest, type ConvertResult } from '../../library/convert.ts'
-import { collectGarbage } from '../lean-heap.ts'
+import { BUILDER_ARENAS, collectGarbage, keepMallocLean } from '../lean-heap.ts'
 import { exitCodeOf } from './failure.ts'
 import { usageError, type Values } from './flags.ts'
 import { log } from './log.ts'
@@ -21,6 +21,7 @@ const MAX_PUSH_DELAY_MS = 60_000
 /** Runs the command; resolves with 0. What was refused and what failed is thrown, after --output-json is written. */
 export async function convertFromCommandLine(values: Values): Promise<number> {
   const started = performance.now()
+  keepMallocLean(BUILDER_ARENAS)
   const outputJson = values.optional('output-json')
   let result: ConvertResult | undefined
   let failure: unknown
