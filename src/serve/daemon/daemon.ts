@@ -171,8 +171,9 @@ export class Daemon {
     this.#life.check('start')
     const session = this.#session
     if (!session) throw new CodedError('SERVE_STATE', 'there is nothing to start')
+    // first: what this server has read itself must not be given out again, it would be done twice
+    requeue(session.fd, mountedDevice(session.mountpoint), this.#options.failoverPolicy ?? 'resend')
     this.#serve(session)
-    requeue(session.fd, this.#device, this.#options.failoverPolicy ?? 'resend')
   }
 
   /** Gives state and descriptor to the supervisor. @throws SERVE_NOT_READY, SERVE_SUPERVISOR */

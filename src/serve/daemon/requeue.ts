@@ -13,8 +13,8 @@ const FUSE_NOTIFY_RESEND = 7
 export type FailoverPolicy = 'none' | 'resend' | 'flush'
 
 /**
- * Applies `policy` to the connection `fd` of the mounted `device` (`major:minor`). Requests that are still answered meanwhile are given out twice, which
- * a server of static files does not mind.
+ * Applies `policy` to the connection `fd` of the mounted `device` (`major:minor`). To be called before this server reads: requests that somebody is serving
+ * meanwhile are given out twice, and the journal of a writable mount knows only what servers before this one have done.
  * COMPAT: `flush` fails the requests under way, with a file of a patched kernel; where there is none they are repeated: an answer is what their readers want.
  */
 export function requeue(fd: number, device: string | undefined, policy: FailoverPolicy): void {
