@@ -172,8 +172,9 @@ export class Daemon {
     const session = this.#session
     if (!session) throw new CodedError('SERVE_STATE', 'there is nothing to start')
     // first: what this server has read itself must not be given out again, it would be done twice
-    requeue(session.fd, mountedDevice(session.mountpoint), this.#options.failoverPolicy ?? 'resend')
-    this.#serve(session)
+    const device = mountedDevice(session.mountpoint)
+    requeue(session.fd, device, this.#options.failoverPolicy ?? 'resend')
+    this.#serve(session, device)
   }
 
   /** Gives state and descriptor to the supervisor. @throws SERVE_NOT_READY, SERVE_SUPERVISOR */
@@ -256,10 +257,10 @@ export class Daemon {
     return this.#desk.inflight()
   }
 
-  #serve(session: FuseSession): void {
+  #serve(session: FuseSession, device = mountedDevice(session.mountpoint)): void {
     this.#session = session
-    this.#device = mountedDevice(session.mountpoint)
-    if (this.#device !== undefined && process.geteuid?.() === 0) setReadahead(this.#device, MAX_READ / KiB)
+    this.#device = device
+    if (device !== undefined && process.geteuid?.() === 0) setReadahead(device, MAX_READ / KiB)
     this.#mounts.serve({
       xattrs: session.connection.xattrs,
       begin: (mounts) => this.#pool.addSession(this.#serial, session, mounts),

@@ -36,6 +36,7 @@ export const isFlag = (value: unknown): boolean => typeof value === 'boolean'
 export const isMissingOr = (check: (value: unknown) => boolean) => (value: unknown): boolean => value === undefined || check(value)
 export const isListOf = (check: (value: unknown) => boolean) => (value: unknown): boolean => Array.isArray(value) && value.every(check)
 
+/** The error for a state that cannot be used: SERVE_BAD_STATE_FILE. */
 export function badState(why: string): CodedError {
   return new CodedError('SERVE_BAD_STATE_FILE', `the saved daemon state cannot be used: ${why}`)
 }

@@ -17,6 +17,7 @@ export interface KeptMount {
 
 const VERSION = 1
 
+/** Mounts → bytes, for the keeper. */
 export function encodeMounts(mounts: readonly KeptMount[]): Uint8Array {
   return Buffer.from(JSON.stringify({ version: VERSION, mounts }))
 }

@@ -11,6 +11,7 @@ export interface ErofsNames {
   readonly keeper: string
 }
 
+/** Paths below `runDirectory` of the daemon that is known as `name`. */
 export function erofsNames(runDirectory: string, name: string): ErofsNames {
   const hash = createHash('sha256').update(name).digest('hex').slice(0, 16)
   const devices = path.join(runDirectory, `devices-${hash}`)

@@ -27,6 +27,7 @@ export const delegatedView: MetadataView = {
   xattrs: () => [],
 }
 
+/** What a worker has of a file system whose requests it hands to the main thread. */
 export function delegatedFileSystem(): ServedFileSystem {
   return { view: delegatedView, hasXattr: true, explicitIds: true, mutable: true, delegated: true, locate: () => false }
 }

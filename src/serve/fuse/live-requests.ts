@@ -38,6 +38,7 @@ export interface DelegateServer {
   abandon(): void
 }
 
+/** `server` for whoever delegates to it. */
 export function delegateOf(server: LiveServer): DelegateServer {
   return { serve: (request, reply) => serveLive(server, request, reply), abandon: () => server.live.abandon?.() }
 }

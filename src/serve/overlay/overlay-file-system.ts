@@ -26,6 +26,7 @@ const O_CREAT_EXCL = 0o100 | 0o200
 const PERMISSIONS = 0o7777
 const WAITING_SYNC = { all: promisify(fsync), data: promisify(fdatasync) } as const
 
+/** An image with a directory of the host above it, as one file system that changes. */
 export class OverlayFileSystem implements LiveFileSystem {
   readonly #tree: OverlayTree
   readonly #changes: OverlayChanges

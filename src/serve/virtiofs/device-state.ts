@@ -34,6 +34,7 @@ export interface SavedDevice {
 /** A state with its descriptors. */
 export interface HeldDevice { readonly bytes: Uint8Array; readonly fds: readonly number[] }
 
+/** State → bytes, without its descriptors. */
 export function encodeDevice(state: SavedDevice): Buffer {
   return seal(FORMAT, VERSION, state)
 }
