@@ -1,6 +1,6 @@
 // bin/nydusctl against a running daemon: what it prints, what it changes, how it fails.
 
-import { execFile } from 'node:child_process'
+import { execFile, spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -78,5 +78,10 @@ describe('nydusctl', () => {
     }
     expect(await nydusctl('info')).toMatchObject({ status: 2, stderr: expect.stringContaining('--sock <sock>') })
     expect(await nydusctl('-S', '/nonexistent.sock', 'info')).toMatchObject({ status: 1, stderr: expect.stringContaining('no daemon answers') })
+  })
+
+  it('ends quietly when nobody reads what it prints', () => {
+    const { stdout, stderr } = spawnSync('bash', ['-c', `'${process.execPath}' '${PROGRAM}' --help | true; echo "${'$'}{PIPESTATUS[0]}"`], { encoding: 'utf8' })
+    expect([stdout, stderr]).toEqual(['141\n', ''])
   })
 })

@@ -7,12 +7,14 @@ import { type ProgressEvent, withProgress } from '../../library/progress.ts'
 import { usageError, type Values } from './flags.ts'
 import { log } from './log.ts'
 import { registryOf } from './registry-flags.ts'
+import { endWithoutReader } from '../reader-gone.ts'
 import { untilSignal } from '../signals.ts'
 
 const NEWLINE = Buffer.from('\n')
 
 /** Lists names, bytes as they are, one a line. */
 export async function listFromCommandLine(values: Values): Promise<number> {
+  endWithoutReader()
   const [image, start = '/', ...more] = values.positionals
   if (image === undefined || more.length > 0) throw usageError('ls: write IMAGE [PATH]')
   await withImage(values, image, async (files) => {
@@ -52,6 +54,7 @@ function modeText({ mode }: FileStat): string {
 
 /** Writes files to stdout, one after the other. */
 export async function catFromCommandLine(values: Values): Promise<number> {
+  endWithoutReader()
   const [image, ...paths] = values.positionals
   if (image === undefined || paths.length === 0) throw usageError('cat: write IMAGE PATH...')
   await withImage(values, image, async (files, signal) => {
